@@ -7,7 +7,7 @@ BENCH  ?= .venv-bench
 PIP     = -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve pull test test-services check format docs lock
+.PHONY: help serve pull test test-services check format docs lock lessons
 
 help:  ## what can be made here
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -71,3 +71,6 @@ format: $(VENV)/.dev  ## put the code in form
 
 docs: $(VENV)/.dev  ## write docs/reference.md from the code
 	$(VENV)/bin/python tests/reference.py
+
+lessons: $(VENV)/.serve pull  ## the course, lesson by lesson (CHAPTER=00_model, ANSWERS=1)
+	@$(VENV)/bin/python -m lessons $(CHAPTER) $(if $(ANSWERS),--answers)

@@ -1,0 +1,1 @@
+"""The gateway: keys, limits, releases and routing in front of everything that speaks OpenAI."""

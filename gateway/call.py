@@ -1,0 +1,66 @@
+"""The record of one request that the stages hand along.
+
+A stage reads what earlier stages wrote and writes its own fields; the ledger row, the metrics and
+the log line are made of what is here at the end. It holds data and decides nothing.
+"""
+
+import time
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from gateway.config import Release
+
+Route = Literal["chat", "completions", "embeddings"]
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls. No families or routes = all of them."""
+
+    key_id: str = ""
+    team: str = ""
+    scopes: frozenset[str] = frozenset()
+    families: frozenset[str] = frozenset()
+    limits: str = ""  # the key's limit class; empty = the server's
+
+
+class Usage(msgspec.Struct):
+    """Tokens of one call, and who says so."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    source: Literal["upstream", "counted", "estimated"] = "estimated"
+
+
+@dataclass(slots=True)
+class Call:
+    id: str
+    route: Route
+    body: dict[str, Any]
+    size: int  # bytes of the client's body: no tokenizer makes more tokens of them
+    headers: dict[str, str]  # the client's, lower-case, the last of each name
+    client: str = ""  # address
+    stream: bool = False
+    wants_usage: bool = False  # the client asked for the usage event itself
+    principal: Principal = Principal()
+    family: str = ""
+    release: str = ""
+    definition: "Release | None" = None
+    picked_by: str = ""  # rule, pin, sticky or weight
+    reserved_tokens: int = 0
+    reserved_cost: Decimal = Decimal(0)
+    reply_headers: list[tuple[str, str]] = field(default_factory=list)
+    target: str = ""  # the upstream that served
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    finish: str = ""  # finish_reason, as the upstream gave it
+    outcome: str = "running"  # ok, client_gone, or the code of the error
+    started: float = field(default_factory=time.monotonic)
+    marks: dict[str, float] = field(default_factory=dict)  # stage → monotonic time [s]
+
+    def mark(self, name: str) -> None:
+        self.marks[name] = time.monotonic()

@@ -1,0 +1,201 @@
+"""What an operator may write down: the sections of gateway.toml as frozen structs.
+
+Every default of the gateway is in this file and nowhere else; `config_file` reads the file. Labels,
+weights and keys written here only seed rows that the store does not have: what moves is owned by
+the store.
+"""
+
+import datetime
+from decimal import Decimal
+from typing import Any, Literal, dataclass_transform
+
+import msgspec
+
+
+class Secret:
+    """A value that may be sent but never shown: it prints as stars and needs `reveal`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Unknown keys are refused."""
+
+
+class Server(Section):
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()  # none: loopback names on loopback, any elsewhere
+    cors_origins: tuple[str, ...] = ()  # none: no CORS headers at all; "*" is any origin
+    trusted_proxies: tuple[str, ...] = ()  # addresses whose x-forwarded-for is believed
+    max_body_bytes: int = 8_000_000
+    max_header_bytes: int = 32_768  # all headers and the URL together
+    max_headers: int = 100
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    write_timeout_s: float = 30.0  # how long a client may leave our bytes unread
+    idle_timeout_s: float = 75.0  # a kept connection without a request
+    first_event_s: float = 10.0  # how long status and headers wait for the first event
+    heartbeat_s: float = 10.0
+    drain_delay_s: float = 0.0  # time to leave a load balancer before new requests are refused
+    drain_s: float = 30.0
+    max_in_flight: int = 1024
+    strict: bool = False  # refuse fields that nobody knows
+    limits: str = ""  # the limit class that holds for everybody together
+    key_limits: str = ""  # the limit class of a key that names none
+
+
+class Local(Section):
+    """The model server that `glassgate serve` starts and watches."""
+
+    model: str = "smollm2"  # a name of the catalogue, a GGUF file or a folder
+    embedder: str = "minilm"
+    port: int = 8081
+    threads: int = 0  # 0: the model server decides
+    ready_s: float = 120.0
+    backoff_s: float = 0.25  # before the first restart; doubles up to backoff_max_s
+    backoff_max_s: float = 10.0
+
+
+class Deadlines(Section):
+    """Seconds, per attempt. `total` also bounds an answer that is not streamed."""
+
+    connect: float = 3.0
+    headers: float = 10.0
+    first_token: float = 10.0
+    idle: float = 15.0
+    total: float = 600.0
+
+
+class Price(Section):
+    """US dollars per million tokens, valid from a day on."""
+
+    since: datetime.date = datetime.date(1970, 1, 1)
+    prompt: Decimal = Decimal(0)
+    cached: Decimal | None = None  # none: as `prompt`
+    completion: Decimal = Decimal(0)
+
+
+class Upstream(Section):
+    """Somebody who speaks OpenAI's protocol. `local` = our own model server, else `base_url`."""
+
+    local: Literal["", "model", "embedder"] = ""
+    base_url: str | tuple[str, ...] = ()  # several: replicas of one model, up to and with /v1
+    model: str = ""  # what the upstream calls it; empty: the local model's name
+    api_key_env: str = ""
+    api_key_file: str = ""
+    headers: dict[str, Secret] = {}
+    ca_file: str = ""
+    tokenizer: str = ""  # path of a tokenizer.json, to count with; none: bytes, marked estimated
+    can_continue: bool = False  # continues a last assistant message
+    context_length: int = 0  # tokens, 0 = not known
+    deadlines: Deadlines = Deadlines()
+    prices: tuple[Price, ...] = ()  # none: free
+
+
+class Release(Section):
+    """Immutable: a changed release needs a new name."""
+
+    family: str
+    upstream: str
+    prompt: str = ""
+    index: str = ""
+    sampling: dict[str, Any] = {}  # defaults for what the client leaves out
+    context_budget: int = 0  # tokens of retrieved passages
+    default_max_tokens: int = 512
+    deprecated: datetime.date | None = None
+    shutdown_date: datetime.date | None = None
+    replaced_by: str = ""
+
+
+class Rule(Section):
+    """Cost routing: the first rule whose conditions all hold picks `use`, a label or release."""
+
+    use: str
+    prompt_below: int | None = None  # tokens of the client's text
+    prompt_above: int | None = None
+    hint: str | None = None  # what the client says in x-glassgate-hint
+
+
+class Family(Section):
+    """What clients put in `model`."""
+
+    labels: dict[str, str] = {}  # seeds: label → release
+    weights: dict[str, float] = {}  # seeds: label → share of the traffic; none: all to production
+    sticky: bool = True  # one user or session stays on one release
+    rules: tuple[Rule, ...] = ()
+    fallbacks: tuple[str, ...] = ()  # upstreams, in order
+    context_fallback: str = ""  # the upstream for prompts too long for the release's own
+    stream_recovery: Literal["error", "continue", "hold"] = "error"
+    limits: str = ""
+    queue: int = 0  # requests that may wait for admission instead of a 429
+    queue_s: float = 0.0
+
+
+class Limits(Section):
+    """A limit class. 0 = without that limit; costs in US dollars."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    concurrent: int = 0
+    cost_per_day: Decimal = Decimal(0)
+    cost_per_month: Decimal = Decimal(0)
+    soft: float = 0.8  # share of a cost limit from which answers carry a warning
+    silent: Literal["open", "closed"] = "open"  # when Redis does not answer; costs: always closed
+
+
+class Key(Section):
+    """A client's key: its sha256, or the variable that holds it."""
+
+    sha256: str = ""
+    env: str = ""
+    team: str = ""
+    families: tuple[str, ...] = ()  # none: all
+    scopes: tuple[str, ...] = ("infer",)
+    limits: str = ""
+
+
+class Store(Section):
+    url: str = "sqlite:///var/glassgate.db"
+    journal: str = "var/journal"
+    retention_days: int = 90  # single ledger rows; daily sums are kept
+
+
+class Redis(Section):
+    url: str = ""  # none: limits in process
+    timeout_ms: float = 20.0
+
+
+class Retries(Section):
+    per_target: int = 2
+    attempts: int = 6
+    backoff_s: float = 0.25
+    backoff_max_s: float = 4.0
+
+
+class Config(Section):
+    server: Server = Server()
+    local: Local | None = None  # without the section no model server is started
+    upstreams: dict[str, Upstream] = {}
+    releases: dict[str, Release] = {}
+    families: dict[str, Family] = {}
+    limits: dict[str, Limits] = {}
+    keys: dict[str, Key] = {}
+    retries: Retries = Retries()
+    store: Store = Store()
+    redis: Redis = Redis()

@@ -1,0 +1,150 @@
+"""Reading gateway.toml: file, then variables, then flags, each value with its origin.
+
+An unknown key, a wrong type or a name that nothing answers to is refused with the path of the key.
+What the sections mean is in `config`; who holds the result and swaps it is in `app`.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from gateway.config import Config, Family, Secret, Upstream
+
+DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
+VARIABLES = {
+    "GLASSGATE_HOST": "server.host",
+    "GLASSGATE_PORT": "server.port",
+    "GLASSGATE_MODEL_PORT": "local.port",
+    "GLASSGATE_THREADS": "local.threads",
+}
+
+
+class ConfigError(Exception):
+    """The message begins with the path of the offending key."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    config: Config
+    path: Path | None
+    origins: dict[str, str]  # path of a key → "file", a variable or a flag; absent = default
+
+
+def load(
+    path: Path | None = None, flags: Mapping[str, object] = {}, env: Mapping[str, str] = os.environ
+) -> Loaded:
+    """Read `path` (else the shipped file), lay variables and then `flags` (path → value) over it.
+
+    Raises ConfigError with the path of the key, or of the file when it cannot be read.
+    """
+    path = path or Path(env.get("GLASSGATE_CONFIG", DEFAULT_PATH))
+    try:
+        tree = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    origins = dict.fromkeys(_leaves(tree), "file")
+    over: dict[str, tuple[object, str]] = {
+        key: (env[name], name) for name, key in VARIABLES.items() if env.get(name)
+    }
+    over |= {key: (value, "flag") for key, value in flags.items() if value is not None}
+    for key, (value, origin) in over.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+        origins[key] = origin
+    config = parse(tree)
+    return Loaded(config, path, origins)
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """A nested dict as Config. Raises ConfigError."""
+    types = msgspec.structs.fields(Config)
+    unknown = tree.keys() - {field.name for field in types}
+    if unknown:
+        raise ConfigError(f"{min(unknown)}: unknown section")
+    sections = {f.name: _section(f.name, tree[f.name], f.type) for f in types if f.name in tree}
+    config = Config(**sections)
+    for key, complaint in _contradictions(config):
+        raise ConfigError(f"{key}: {complaint}")
+    return config
+
+
+def _section(path: str, value: Any, kind: Any) -> Any:
+    if get_origin(kind) is dict and isinstance(value, dict):
+        item = get_args(kind)[1]
+        return {name: _section(f"{path}.{name}", one, item) for name, one in value.items()}
+    try:
+        # Variables and flags are text, hence not strict: "8080" is a port.
+        return msgspec.convert(value, kind, strict=False, dec_hook=_hook)
+    except msgspec.ValidationError as error:
+        complaint, _, where = str(error).partition(" - at `$")
+        raise ConfigError(f"{path}{where.rstrip('`')}: {complaint}") from error
+
+
+def _hook(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(f"cannot read {type(value).__name__}")
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Names that nothing answers to and values that exclude each other: path, complaint."""
+    for name, upstream in config.upstreams.items():
+        yield from _in_upstream(config, f"upstreams.{name}", upstream)
+    for name, release in config.releases.items():
+        if release.family not in config.families:
+            yield f"releases.{name}.family", f"no family {release.family!r}"
+        if release.upstream not in config.upstreams:
+            yield f"releases.{name}.upstream", f"no upstream {release.upstream!r}"
+    for name, family in config.families.items():
+        yield from _in_family(config, name, family)
+    for name, key in config.keys.items():
+        if bool(key.sha256) == bool(key.env):
+            yield f"keys.{name}", "needs either sha256 or env"
+    for path, limits in _named_limits(config):
+        if limits and limits not in config.limits:
+            yield path, f"no limit class {limits!r}"
+
+
+def _in_upstream(config: Config, path: str, upstream: Upstream) -> Iterator[tuple[str, str]]:
+    if bool(upstream.local) == bool(upstream.base_url):
+        yield path, "needs either base_url or local"
+    if upstream.local and config.local is None:
+        yield f"{path}.local", "there is no [local] section"
+    if upstream.base_url and not upstream.model:
+        yield f"{path}.model", "is missing"
+
+
+def _in_family(config: Config, name: str, family: Family) -> Iterator[tuple[str, str]]:
+    path = f"families.{name}"
+    mine = {release for release, it in config.releases.items() if it.family == name}
+    if "@" in name:
+        yield path, "a family's name has no @"
+    if "production" not in family.labels:
+        yield f"{path}.labels", "needs production"
+    for label, release in family.labels.items():
+        if release not in mine:
+            yield f"{path}.labels.{label}", f"no release {release!r} in this family"
+    for target in [*family.weights, *(rule.use for rule in family.rules)]:
+        if target not in mine | family.labels.keys():
+            yield path, f"neither label nor release: {target!r}"
+    for target in [*family.fallbacks, *filter(None, [family.context_fallback])]:
+        if target not in config.upstreams:
+            yield path, f"no upstream {target!r}"
+
+
+def _named_limits(config: Config) -> Iterator[tuple[str, str]]:
+    yield "server.limits", config.server.limits
+    yield "server.key_limits", config.server.key_limits
+    yield from ((f"families.{name}.limits", it.limits) for name, it in config.families.items())
+    yield from ((f"keys.{name}.limits", it.limits) for name, it in config.keys.items())
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"

@@ -1,0 +1,1 @@
+"""The model process: weights, network, engine and its OpenAI-shaped server."""

@@ -1,0 +1,14 @@
+"""From a name or a path to a model in memory."""
+
+from pathlib import Path
+
+from model.weights import tiny
+from model.weights.checkpoint import Checkpoint
+from model.weights.errors import UnknownModel
+
+
+def llama(name: str, home: Path | None) -> Checkpoint:
+    """See `model.weights.load_llama`."""
+    if name == tiny.NAME:
+        return tiny.tiny_llama()
+    raise UnknownModel(name)

@@ -46,7 +46,7 @@ class Call:
     client: str = ""  # address
     stream: bool = False
     wants_usage: bool = False  # the client asked for the usage event itself
-    principal: Principal = Principal()
+    principal: Principal = field(default_factory=Principal)
     family: str = ""
     release: str = ""
     definition: "Release | None" = None

@@ -24,6 +24,8 @@ begun it becomes an in-band event in `chat.py`. The shape is OpenAI's, in `model
 
 import math
 
+from model.protocol.errors import encode_error
+
 
 class GatewayError(Exception):
     """`headers` are added to the response; `param` names the offending field of the request."""
@@ -45,6 +47,10 @@ class GatewayError(Exception):
         self.param = param
         self.code = code or type(self).code
         self.headers = headers
+
+    def encode(self) -> bytes:
+        """The JSON body of a response, or the data of a stream's last event."""
+        return encode_error(self.message, self.type, param=self.param, code=self.code)
 
 
 class BadRequest(GatewayError):
@@ -105,6 +111,9 @@ class Rejected(GatewayError):
         self.status = status
         self.body = body
 
+    def encode(self) -> bytes:
+        return self.body
+
 
 class UpstreamFailed(GatewayError):
     status = 502
@@ -133,3 +142,8 @@ class Unavailable(GatewayError):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
+
+
+class ClientGone(GatewayError):
+    status = 499
+    code = "client_gone"

@@ -1,0 +1,158 @@
+"""Which release answers a request: families, labels, weights, pins, rules.
+
+Definitions come from the config; labels and weights move in the store, and what is written in the
+config only seeds them. A release never changes under its name: `fingerprint` tells.
+"""
+
+import datetime
+import email.utils
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Call
+from gateway.config import Config, Family, Release
+from gateway.errors import BadRequest, Forbidden, NotFound
+
+LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
+PRODUCTION = "production"
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """What moves: family → label → release, and family → label or release → share."""
+
+    labels: Mapping[str, Mapping[str, str]]
+    weights: Mapping[str, Mapping[str, float]]
+
+
+def seeds(config: Config) -> Traffic:
+    """The traffic as the config has it, for what the store does not know."""
+    return Traffic(
+        {name: family.labels for name, family in config.families.items()},
+        {name: family.weights for name, family in config.families.items()},
+    )
+
+
+def fingerprint(config: Config, name: str) -> str:
+    """Changes with whatever may change an answer of this release."""
+    release = config.releases[name]
+    what = {k: v for k, v in msgspec.structs.asdict(release).items() if k not in LIFECYCLE}
+    what["model"] = config.upstreams[release.upstream].model
+    return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
+
+
+def changed(old: Config, new: Config) -> list[str]:
+    """Releases of the same name that are not the same: a reason to refuse `new`."""
+    both = old.releases.keys() & new.releases.keys()
+    return sorted(name for name in both if fingerprint(old, name) != fingerprint(new, name))
+
+
+def pick(call: Call, config: Config, traffic: Traffic, num_tokens: int) -> None:
+    """Write family, release and how it was found into `call`; `num_tokens`: of the client's text.
+
+    Raises NotFound for a family or release that nobody knows, Forbidden without the right to it.
+    """
+    name, _, pin = call.body["model"].partition("@")
+    family = config.families.get(name)
+    if family is None:
+        raise unknown(call.body["model"])
+    if call.principal.families and name not in call.principal.families:
+        raise Forbidden(f"this key may not use {name!r}", param="model")
+    labels = traffic.labels.get(name, {})
+    pin = _pin(call, pin)
+    if pin:
+        target, call.picked_by = pin, "pin"
+    else:
+        target, call.picked_by = _choose(call, family, traffic.weights.get(name, {}), num_tokens)
+    release = labels.get(target, target)
+    if release not in config.releases or config.releases[release].family != name:
+        raise unknown(f"{name}@{target}")
+    call.family, call.release, call.definition = name, release, config.releases[release]
+    call.reply_headers += answer_headers(call.release, call.definition, call.picked_by)
+
+
+def unknown(model: str) -> NotFound:
+    return NotFound(f"The model {model!r} does not exist", param="model", code="model_not_found")
+
+
+def _pin(call: Call, in_model: str) -> str:
+    in_header = call.headers.get("x-glassgate-release", "")
+    if in_model and in_header and in_model != in_header:
+        raise BadRequest("model and x-glassgate-release pin different releases", param="model")
+    pin = in_model or in_header
+    if pin and "pin" not in call.principal.scopes:
+        raise Forbidden("this key may not pin a release", param="model")
+    return pin
+
+
+def _choose(
+    call: Call, family: Family, weights: Mapping[str, float], num_tokens: int
+) -> tuple[str, str]:
+    hint = call.headers.get("x-glassgate-hint")
+    for rule in family.rules:
+        if (
+            (rule.hint is None or rule.hint == hint)
+            and (rule.prompt_below is None or num_tokens < rule.prompt_below)
+            and (rule.prompt_above is None or num_tokens > rule.prompt_above)
+        ):
+            return rule.use, "rule"
+    if not any(weights.values()):
+        return PRODUCTION, "default"
+    user = call.body.get("user") or call.headers.get("x-session-id")
+    if family.sticky and user:
+        digest = hashlib.sha256(f"{call.family}\0{call.principal.key_id}\0{user}".encode()).digest()
+        return share_of(weights, int.from_bytes(digest[:7]) / (1 << 56)), "sticky"
+    return share_of(weights, random.random()), "weight"  # noqa: S311 - nobody gains by guessing it
+
+
+def share_of(weights: Mapping[str, float], point: float) -> str:
+    """Who owns `point` of [0, 1). Production comes last, so that a canary that grows keeps who it
+    has."""
+    order = sorted(weights, key=lambda name: (name == PRODUCTION, name))
+    total = sum(weights.values())
+    for name in order:
+        point -= weights[name] / total
+        if point < 0:
+            return name
+    return order[-1]
+
+
+def answer_headers(name: str, release: Release, picked_by: str) -> list[tuple[str, str]]:
+    """Which release it is, and how long there will be one (RFC 9745, RFC 8594)."""
+    headers = [("x-glassgate-release", name), ("x-glassgate-picked-by", picked_by)]
+    if release.deprecated:
+        headers.append(("deprecation", f"@{int(_midnight(release.deprecated).timestamp())}"))
+    if release.shutdown_date:
+        date = email.utils.format_datetime(_midnight(release.shutdown_date), usegmt=True)
+        headers.append(("sunset", date))
+    return headers
+
+
+def _midnight(day: datetime.date) -> datetime.datetime:
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+
+
+def model_list(config: Config, traffic: Traffic) -> list[dict[str, Any]]:
+    """Families, then their releases as family@release, in the shape of OpenAI's model list."""
+    models: list[dict[str, Any]] = []
+    for family, labels in traffic.labels.items():
+        mine = {name: it for name, it in config.releases.items() if it.family == family}
+        serving = labels.get(PRODUCTION, "")
+        models.append({**_entry(family), "release": serving, "labels": dict(labels)})
+        for name, release in mine.items():
+            more: dict[str, Any] = {"family": family}
+            if release.shutdown_date:
+                more["shutdown_date"] = release.shutdown_date.isoformat()
+            if release.deprecated:
+                more["deprecated"] = release.deprecated.isoformat()
+            if release.replaced_by:
+                more["replaced_by"] = release.replaced_by
+            models.append({**_entry(f"{family}@{name}"), **more})
+    return models
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "glassgate"}

@@ -1,0 +1,26 @@
+"""What is fixed for the life of one engine. Every default of the engine is written here."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """All counts are tokens unless they say otherwise."""
+
+    context_length: int
+    stop_ids: frozenset[int] = frozenset()  # tokens that end an answer, as the checkpoint says
+    block_size: int = 16
+    num_blocks: int = 512
+    prefix_caching: bool = True
+    max_num_seqs: int = 32  # sequences that hold blocks at the same time
+    max_num_batched_tokens: int = 512  # of one step
+    prefill_chunk: int = 128  # of one sequence in one step, unless it has the engine to itself
+    max_num_queued_reqs: int = 1024
+    max_num_queued_tokens: int = 1_000_000
+    seed: int | None = None  # of requests that bring none
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest prompt with its answer: what both the network and the whole pool can hold."""
+        return min(self.context_length, self.num_blocks * self.block_size)

@@ -5,12 +5,13 @@ The timer of a reply is set lazily: a chunk costs one assignment, not one timer.
 """
 
 import asyncio
+import contextlib
 import email.utils
 import io
 import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Literal, Self
 
 import aiohttp
@@ -138,7 +139,7 @@ class Reply:
         self._due = self._loop.time() + seconds
         self._reset_timer()
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """The server-sent events, until the body ends. Raises UpstreamError."""
         reader = EventReader(EVENT_BYTES)
         while chunk := await self._receive():
@@ -158,6 +159,13 @@ class Reply:
                 raise UpstreamError("too_large", f"the body is longer than {limit} bytes")
             parts.append(chunk)
         return b"".join(parts)
+
+    async def drain(self, seconds: float) -> None:
+        """Give the rest of the body a moment to come, so that the connection can be used again."""
+        self.ending(seconds)
+        with contextlib.suppress(UpstreamError):
+            while await self._receive():
+                pass
 
     async def _receive(self) -> bytes:
         if self._gap is not None:

@@ -1,0 +1,1 @@
+"""Which upstream answers: attempts, their failures, breakers and the balance over replicas."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from gateway.config import Release
+    from gateway.routing.attempts import Attempt
+    from gateway.upstream import Target
 
 Route = Literal["chat", "completions", "embeddings"]
 
@@ -46,16 +47,17 @@ class Call:
     client: str = ""  # address
     stream: bool = False
     wants_usage: bool = False  # the client asked for the usage event itself
+    max_tokens: int | None = None  # what the client asks for
+    num_choices: int = 1
     principal: Principal = field(default_factory=Principal)
     family: str = ""
     release: str = ""
-    definition: "Release | None" = None
     picked_by: str = ""  # rule, pin, sticky or weight
+    bound_tokens: int = 0  # no tokenizer makes more of the client's text
     reserved_tokens: int = 0
     reserved_cost: Decimal = Decimal(0)
     reply_headers: list[tuple[str, str]] = field(default_factory=list)
-    target: str = ""  # the upstream that served
-    attempts: int = 0
+    attempts: "list[Attempt]" = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     finish: str = ""  # finish_reason, as the upstream gave it
     outcome: str = "running"  # ok, client_gone, or the code of the error
@@ -64,3 +66,8 @@ class Call:
 
     def mark(self, name: str) -> None:
         self.marks[name] = time.monotonic()
+
+    @property
+    def target(self) -> "Target | None":
+        """Who served, or was asked last."""
+        return self.attempts[-1].target if self.attempts else None

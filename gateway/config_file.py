@@ -29,7 +29,8 @@ class ConfigError(Exception):
 
 class Loaded(msgspec.Struct, frozen=True):
     config: Config
-    path: Path | None
+    path: Path
+    flags: Mapping[str, object]  # as given, to read the file again
     origins: dict[str, str]  # path of a key → "file", a variable or a flag; absent = default
 
 
@@ -55,7 +56,7 @@ def load(
         tree.setdefault(section, {})[name] = value
         origins[key] = origin
     config = parse(tree)
-    return Loaded(config, path, origins)
+    return Loaded(config, path, flags, origins)
 
 
 def parse(tree: Mapping[str, Any]) -> Config:

@@ -6,6 +6,8 @@ make them grow. The children of a release are bound once.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from gateway.call import Call
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -58,3 +60,9 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+
+    def observe(self, call: Call, seconds: float) -> None:
+        """A request has ended."""
+        names = (call.route, call.family, call.release)
+        self.requests.labels(*names, call.outcome).inc()
+        self.seconds.labels(*names).observe(seconds)

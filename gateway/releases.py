@@ -13,27 +13,14 @@ from typing import Any
 
 import msgspec
 
+from gateway.auth import require_family
 from gateway.call import Call
 from gateway.config import Config, Family, Release
 from gateway.errors import BadRequest, Forbidden, NotFound
+from gateway.store.mirror import Mirror
 
 LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
 PRODUCTION = "production"
-
-
-class Traffic(msgspec.Struct, frozen=True):
-    """What moves: family → label → release, and family → label or release → share."""
-
-    labels: Mapping[str, Mapping[str, str]]
-    weights: Mapping[str, Mapping[str, float]]
-
-
-def seeds(config: Config) -> Traffic:
-    """The traffic as the config has it, for what the store does not know."""
-    return Traffic(
-        {name: family.labels for name, family in config.families.items()},
-        {name: family.weights for name, family in config.families.items()},
-    )
 
 
 def fingerprint(config: Config, name: str) -> str:
@@ -50,8 +37,8 @@ def changed(old: Config, new: Config) -> list[str]:
     return sorted(name for name in both if fingerprint(old, name) != fingerprint(new, name))
 
 
-def pick(call: Call, config: Config, traffic: Traffic, num_tokens: int) -> None:
-    """Write family, release and how it was found into `call`; `num_tokens`: of the client's text.
+def pick(call: Call, config: Config, mirror: Mirror) -> None:
+    """Write family, release and how it was found into `call`.
 
     Raises NotFound for a family or release that nobody knows, Forbidden without the right to it.
     """
@@ -59,19 +46,18 @@ def pick(call: Call, config: Config, traffic: Traffic, num_tokens: int) -> None:
     family = config.families.get(name)
     if family is None:
         raise unknown(call.body["model"])
-    if call.principal.families and name not in call.principal.families:
-        raise Forbidden(f"this key may not use {name!r}", param="model")
-    labels = traffic.labels.get(name, {})
-    pin = _pin(call, pin)
-    if pin:
+    require_family(call.principal, name)
+    call.family = name
+    labels = mirror.labels.get(name, {})
+    if pin := _pin(call, pin):
         target, call.picked_by = pin, "pin"
     else:
-        target, call.picked_by = _choose(call, family, traffic.weights.get(name, {}), num_tokens)
-    release = labels.get(target, target)
-    if release not in config.releases or config.releases[release].family != name:
+        target, call.picked_by = _choose(call, family, mirror.weights.get(name, {}))
+    call.release = labels.get(target, target)
+    release = config.releases.get(call.release)
+    if release is None or release.family != name:
         raise unknown(f"{name}@{target}")
-    call.family, call.release, call.definition = name, release, config.releases[release]
-    call.reply_headers += answer_headers(call.release, call.definition, call.picked_by)
+    call.reply_headers += answer_headers(call.release, release, call.picked_by)
 
 
 def unknown(model: str) -> NotFound:
@@ -88,15 +74,13 @@ def _pin(call: Call, in_model: str) -> str:
     return pin
 
 
-def _choose(
-    call: Call, family: Family, weights: Mapping[str, float], num_tokens: int
-) -> tuple[str, str]:
+def _choose(call: Call, family: Family, weights: Mapping[str, float]) -> tuple[str, str]:
     hint = call.headers.get("x-glassgate-hint")
     for rule in family.rules:
         if (
             (rule.hint is None or rule.hint == hint)
-            and (rule.prompt_below is None or num_tokens < rule.prompt_below)
-            and (rule.prompt_above is None or num_tokens > rule.prompt_above)
+            and (rule.prompt_below is None or call.bound_tokens < rule.prompt_below)
+            and (rule.prompt_above is None or call.bound_tokens > rule.prompt_above)
         ):
             return rule.use, "rule"
     if not any(weights.values()):
@@ -135,10 +119,11 @@ def _midnight(day: datetime.date) -> datetime.datetime:
     return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
 
 
-def model_list(config: Config, traffic: Traffic) -> list[dict[str, Any]]:
+def model_list(config: Config, mirror: Mirror) -> list[dict[str, Any]]:
     """Families, then their releases as family@release, in the shape of OpenAI's model list."""
     models: list[dict[str, Any]] = []
-    for family, labels in traffic.labels.items():
+    for family in config.families:
+        labels = mirror.labels.get(family, {})
         mine = {name: it for name, it in config.releases.items() if it.family == family}
         serving = labels.get(PRODUCTION, "")
         models.append({**_entry(family), "release": serving, "labels": dict(labels)})

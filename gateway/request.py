@@ -45,7 +45,7 @@ FIELDS: dict[Route, type[msgspec.Struct]] = {
 
 
 def read_call(
-    route: Route, id: str, raw: bytes, headers: dict[str, str], principal: Principal
+    route: Route, name: str, raw: bytes, headers: dict[str, str], principal: Principal
 ) -> Call:
     """Raises BadRequest with the offending `param`."""
     try:
@@ -53,7 +53,7 @@ def read_call(
         fields = read_shape(body, FIELDS[route])
     except InvalidRequest as error:
         raise BadRequest(error.message, param=error.param or "body", code=error.code) from error
-    call = Call(id, route, body, len(raw), headers, principal=principal)
+    call = Call(name, route, body, len(raw), headers, principal=principal)
     if isinstance(fields, Fields):
         call.stream = bool(fields.stream)
         if fields.stream_options is not None:

@@ -1,81 +1,129 @@
-"""The parts that live as long as the process, opened in order and closed in reverse.
-
-`Setup` is all that follows from the config file alone: a change of the file swaps it whole, and a
-request keeps the one that it began with.
-"""
+"""The parts that live as long as the process, opened in order and closed in reverse."""
 
 import asyncio
 import contextlib
 import logging
-import os
-import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from gateway import releases
-from gateway.config import Config, Upstream
+from gateway.auth import Authenticator
 from gateway.config_file import ConfigError, Loaded, load
 from gateway.errors import ShuttingDown
-from gateway.local import LocalModel, base_url
+from gateway.local import LocalModel
 from gateway.metrics import Metrics
-from gateway.releases import Traffic
-from gateway.upstream import Client, Target
-
-if TYPE_CHECKING:
-    from gateway.reply import Exchange
+from gateway.reply import Exchange
+from gateway.routing.balance import Pool
+from gateway.setup import Setup, make_setup
+from gateway.store import Store
+from gateway.store.mirror import Mirror
+from gateway.store.seeds import config_keys, plant
+from gateway.upstream import Client
 
 log = logging.getLogger("glassgate")
 
 FIXED = ("server", "local", "store", "redis", "keys")  # sections that need a restart
-WATCH_S = 1.0
+WATCH_S = 0.5
+POLL_S = 0.02
+SETTLE_S = 2.0  # for requests that were told that they end
 
 
-class Setup(msgspec.Struct, frozen=True):
-    loaded: Loaded
-    config: Config
-    targets: Mapping[str, Target]
+class State:
+    """What requests share. Made by `open_state`."""
+
+    def __init__(self, setup: Setup, store: Store, mirror: Mirror) -> None:
+        self.setup = setup
+        self.store = store
+        self.mirror = mirror
+        self.metrics = Metrics()
+        self.client = Client()
+        self.pool = Pool(self.client)
+        self.auth = Authenticator(mirror, config_keys(setup.config))
+        self.local: LocalModel | None = None
+        self.exchanges: set[Exchange] = set()
+        self.is_draining = False  # not ready any more
+        self.is_closed = False  # takes no new request
+
+    @property
+    def is_ready(self) -> bool:
+        """May a load balancer send requests here?"""
+        return not self.is_draining and (self.local is None or self.local.is_ready)
+
+    async def reload(self) -> None:
+        """Take the changed file, or keep everything and raise ConfigError."""
+        loaded = load(self.setup.loaded.path, self.setup.loaded.flags)
+        old, new = self.setup.config, loaded.config
+        for section in FIXED:
+            if getattr(old, section) != getattr(new, section):
+                raise ConfigError(f"{section}: a change needs a restart")
+        if names := releases.changed(old, new):
+            raise ConfigError(f"releases.{names[0]}: is immutable, a change needs a new name")
+        self.setup = make_setup(loaded)
+        # What the file adds and the store does not know; what moved stays where it is.
+        await self.store.write(plant, new)
+
+    async def watch_file(self) -> None:
+        """Reload when the file changes; what is wrong with it is logged and counted."""
+        path = self.setup.loaded.path
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if (now := _stamp(path)) == seen:
+                continue
+            seen = now
+            try:
+                await self.reload()
+            except ConfigError as error:
+                self.metrics.reloads.labels("refused").inc()
+                log.error("the changed config is refused: %s", error)
+            else:
+                self.metrics.reloads.labels("taken").inc()
+                log.info("the changed config is in use")
+
+    async def drain(self, is_forced: Callable[[], bool]) -> None:
+        """Stop being ready, let streams finish within the grace period, end the rest as said."""
+        server = self.setup.config.server
+        self.is_draining = True
+        await _until(is_forced, server.drain_delay_s)
+        self.is_closed = True
+        await _until(lambda: is_forced() or not self.exchanges, server.drain_s)
+        for exchange in list(self.exchanges):
+            exchange.abort(ShuttingDown("the gateway is shutting down", retry_after_s=5))
+        await _until(lambda: not self.exchanges, SETTLE_S)
 
 
-def make_setup(loaded: Loaded) -> Setup:
-    """Raises ConfigError for a key or certificate that cannot be read."""
-    config = loaded.config
-    targets = {name: make_target(name, it, config) for name, it in config.upstreams.items()}
-    return Setup(loaded, config, targets)
-
-
-def make_target(name: str, upstream: Upstream, config: Config) -> Target:
-    path = f"upstreams.{name}"
-    headers = {key: secret.reveal() for key, secret in upstream.headers.items()}
+@contextlib.asynccontextmanager
+async def open_state(loaded: Loaded) -> AsyncIterator[State]:
+    """Everything but the local model server, which `serve` starts."""
+    setup = make_setup(loaded)
+    store = Store.open(loaded.config.store.url)
+    await store.write(plant, loaded.config)
+    state = State(setup, store, await Mirror.open(store))
+    tasks = [asyncio.create_task(state.watch_file()), asyncio.create_task(state.mirror.run())]
     try:
-        if key := _api_key(upstream):
-            headers["authorization"] = f"Bearer {key}"
-        context = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"{path}: cannot read {error}") from error
-    urls = (upstream.base_url,) if isinstance(upstream.base_url, str) else upstream.base_url
-    model = upstream.model
-    if upstream.local and config.local is not None:
-        urls = (base_url(config.local),)
-        model = model or getattr(config.local, upstream.local)
-    return Target(
-        name=name,
-        model=model,
-        base_urls=tuple(url.rstrip("/") for url in urls),
-        headers=headers,
-        ssl=context,
-        deadlines=upstream.deadlines,
-        can_continue=upstream.can_continue,
-        tokenizer=upstream.tokenizer,
-        prices=upstream.prices,
-    )
+        yield state
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await state.pool.close()
+        await state.client.close()
+        store.close()
 
 
-def _api_key(upstream: Upstream) -> str:
-    if upstream.api_key_env:
-        return os.environ[upstream.api_key_env]
-    if upstream.api_key_file:
-        return Path(upstream.api_key_file).read_text().strip()
-    return ""
+async def _until(is_over: Callable[[], bool], seconds: float) -> None:
+    """Wait for it, at most so long. Polled: a drain is no place for one more event to forget."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while True:
+        if is_over() or loop.time() >= end:
+            return
+        await asyncio.sleep(POLL_S)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,207 @@
+"""The ASGI application: the table of routes, and what holds for every request.
+
+From outside in: the request's id, the Host, CORS, errors as responses, the route, its scope, the
+endpoint. What happens to a request for a model is `chat`'s; bounds below HTTP are `edge`'s.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router, request_response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import chat, releases
+from gateway.auth import require
+from gateway.call import Route
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    ShuttingDown,
+    Unavailable,
+)
+from gateway.reply import Exchange, read_body
+from gateway.request import read_call
+from gateway.state import State
+from gateway.trace import request_id
+
+log = logging.getLogger("glassgate")
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Door(NamedTuple):
+    """A route and the scope that opens it; `open` needs no key."""
+
+    method: str
+    path: str
+    scope: str
+    endpoint: "Endpoint | Model"
+
+
+class Model:
+    """The endpoint of a route that a model answers: body in, the spine, answer out."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state: State = scope["app"].state
+        server = state.setup.config.server
+        if state.is_closed:
+            raise ShuttingDown("the gateway is shutting down", retry_after_s=5)
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        raw = await read_body(scope, receive, server)
+        call = read_call(self.route, scope["request_id"], raw, headers, scope["principal"])
+        exchange = Exchange(call, receive, send, server)
+        state.exchanges.add(exchange)
+        try:
+            await exchange.answer(chat.answer(call, state))
+        finally:
+            state.exchanges.discard(exchange)
+            state.metrics.heartbeats.inc(exchange.heartbeats)
+
+
+async def list_models(request: Request) -> Response:
+    state: State = request.app.state
+    return _json({"object": "list", "data": releases.model_list(state.setup.config, state.mirror)})
+
+
+async def show_model(request: Request) -> Response:
+    state: State = request.app.state
+    name = request.path_params["name"]
+    for model in releases.model_list(state.setup.config, state.mirror):
+        if model["id"] == name:
+            return _json(model)
+    raise releases.unknown(name)
+
+
+async def live(request: Request) -> Response:
+    return _json({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    if not request.app.state.is_ready:
+        raise Unavailable("not ready")
+    return _json({"status": "ok"})
+
+
+async def metrics(request: Request) -> Response:
+    state: State = request.app.state
+    state.metrics.in_flight.set(len(state.exchanges))
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+DOORS = (
+    Door("POST", "/v1/chat/completions", "chat", Model("chat")),
+    Door("POST", "/v1/completions", "completions", Model("completions")),
+    Door("POST", "/v1/embeddings", "embeddings", Model("embeddings")),
+    Door("GET", "/v1/models", "infer", list_models),
+    Door("GET", "/v1/models/{name:path}", "infer", show_model),
+    Door("GET", "/health/live", "open", live),
+    Door("GET", "/health/ready", "open", ready),
+    Door("GET", "/metrics", "metrics", metrics),
+)
+
+
+class App:
+    """The table of routes behind the middleware, over one State."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        table = [StarletteRoute(d.path, _Guard(d), methods=[d.method]) for d in DOORS]
+        self._app: ASGIApp = Router(table, redirect_slashes=False)
+        if origins := state.setup.config.server.cors_origins:
+            self._app = CORSMiddleware(
+                self._app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        given = _headers(scope, b"x-request-id")
+        scope["request_id"] = name = request_id(given[0].decode("latin-1") if given else "")
+        is_started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+            await send(message)
+
+        try:
+            self._check_host(scope)
+            await self._app(scope, receive, answer)
+        except GatewayError as error:
+            await _refuse(error, scope, receive, answer)
+        except HTTPException as error:
+            known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
+            await _refuse(known(error.detail), scope, receive, answer)
+        except Exception:
+            log.exception("request %s failed", name)
+            if is_started:
+                raise
+            await _refuse(GatewayError("internal error"), scope, receive, answer)
+
+    def _check_host(self, scope: Scope) -> None:
+        """A page elsewhere may make a browser call us by a name of its own: it is in Host."""
+        hosts = _headers(scope, b"host")
+        if len(hosts) != 1:
+            raise BadRequest("the request needs exactly one Host header", param="host")
+        server = self.state.setup.config.server
+        allowed = server.allowed_hosts or (LOOPBACK if is_loopback(server.host) else ())
+        host = hosts[0].decode("latin-1").lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if allowed and name not in allowed:
+            raise BadRequest(f"this gateway is not called {name!r}", param="host")
+
+
+class _Guard:
+    """Denied by default: a route is reached only by who has its scope."""
+
+    def __init__(self, door: Door) -> None:
+        self.scope = door.scope
+        endpoint = door.endpoint
+        self.app = endpoint if isinstance(endpoint, Model) else request_response(endpoint)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.scope != "open":
+            values = _headers(scope, b"authorization")
+            value = values[0].decode("latin-1") if len(values) == 1 else ""
+            auth = scope["app"].state.auth
+            scope["principal"] = principal = await auth.authenticate(value, _is_local(scope))
+            require(principal, self.scope)
+        await self.app(scope, receive, send)
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def _is_local(scope: Scope) -> bool:
+    return bool(scope["client"]) and is_loopback(scope["client"][0])
+
+
+def _headers(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key == name]
+
+
+async def _refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:
+    response = Response(error.encode(), error.status, media_type="application/json")
+    for name, value in error.headers:
+        response.headers[name] = value
+    await response(scope, receive, send)
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

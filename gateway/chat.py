@@ -1,0 +1,31 @@
+"""The road of every request for a model: this file holds the order of the stages, and nothing else
+does.
+
+Who calls was settled at the door (`app`), before a byte of the body was read. A stage is a function
+of the call and of what requests share; it raises GatewayError to end the request.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from gateway import releases
+from gateway.admit import admit
+from gateway.call import Call
+from gateway.plan import make_plan
+from gateway.relay import Relay
+from gateway.routing import attempts
+from gateway.state import State
+
+
+async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
+    """What goes to the client, piece by piece; the last piece only when all is settled."""
+    setup = state.setup
+    relay = Relay(call)
+    releases.pick(call, setup.config, state.mirror)
+    async with admit(call, setup, state):
+        plan = make_plan(call, setup, state.local)
+        async with aclosing(attempts.run(plan, state.pool, call.attempts)) as frames:
+            async for frame in frames:
+                if piece := relay.take(frame):
+                    yield piece
+    yield relay.last

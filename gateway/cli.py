@@ -1,0 +1,107 @@
+"""The command `glassgate`. Subcommands of a subject live in its module and are attached here."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from gateway import logs
+from gateway.config_file import ConfigError, load
+from gateway.errors import GatewayError
+from gateway.local import LocalError
+
+LISTEN = [
+    click.option("--config", type=click.Path(path_type=Path), help="The TOML file to read."),
+    click.option("--host", help="Address to listen on."),
+    click.option("--port", type=int, help="Port to listen on."),
+]
+CHILD = [
+    click.option("--model", help="Chat model: a name, a GGUF file or a Hugging Face folder."),
+    click.option("--embedder", help="Embedding model; empty for none."),
+    click.option("--model-port", type=int, help="Port of the model server."),
+    click.option("--threads", type=int, help="Threads of the model server."),
+    click.option("--home", type=click.Path(path_type=Path), help="Folder of models and kernels."),
+]
+
+
+def with_options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="glassgate")
+def main() -> None:
+    """Glassgate: a real language model, and a production gateway in front of it."""
+
+
+@main.command()
+@with_options(LISTEN + CHILD)
+def serve(
+    config: Path | None, home: Path | None, model: str | None, embedder: str | None, **flags: Any
+) -> None:
+    """The gateway and one model server, which is pulled first if it is not here."""
+    if home is not None:
+        os.environ["GLASSGATE_HOME"] = str(home)
+    over = {**_server_flags(flags), "local.model": model, "local.embedder": embedder}
+    over |= {"local.port": flags["model_port"], "local.threads": flags["threads"]}
+    _run(config, over, with_local=True)
+
+
+@main.command()
+@with_options(LISTEN)
+def gateway(config: Path | None, **flags: Any) -> None:
+    """The gateway alone, in front of the upstreams of its config."""
+    _run(config, _server_flags(flags), with_local=False)
+
+
+def _server_flags(flags: dict[str, Any]) -> dict[str, object]:
+    return {"server.host": flags["host"], "server.port": flags["port"]}
+
+
+def _run(config: Path | None, flags: dict[str, object], with_local: bool) -> None:
+    from gateway.serve import ServeError
+    from gateway.serve import serve as run
+
+    try:
+        loaded = load(config, flags)
+        if with_local and loaded.config.local is not None:
+            _pull(loaded.config.local.model, loaded.config.local.embedder)
+        logs.set_up()
+        run(loaded, with_local, lambda line: click.echo(line, err=True))
+    except (ConfigError, LocalError, ServeError, GatewayError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _pull(*names: str) -> None:
+    """In the foreground, with its progress bar; what is here already costs nothing."""
+    missing = [name for name in names if name and not Path(name).exists() and name != "tiny-random"]
+    if missing:
+        done = subprocess.run([sys.executable, "-m", "model", "pull", *missing], check=False)
+        if done.returncode:
+            sys.exit(done.returncode)
+
+
+def _model_command(name: str, *prefix: str) -> click.Command:
+    """What needs a network runs in a process of its own, `python -m model`."""
+
+    @click.command(name, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def command(words: tuple[str, ...]) -> NoReturn:
+        os.execv(sys.executable, [sys.executable, "-m", "model", *(prefix or (name,)), *words])
+
+    return command
+
+
+for _name, _prefix in {"model": ("serve",), "pull": (), "models": ()}.items():
+    main.add_command(_model_command(_name, *_prefix))

@@ -1,0 +1,74 @@
+"""Logs as JSON lines on stderr: allow-listed fields only, no secret, no control character.
+
+What a client wrote is never logged: neither prompts nor answers, nor a header but its request id.
+"""
+
+import logging
+import re
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from gateway.call import Call
+
+FIELDS = (
+    "request_id", "route", "status", "key", "team", "family", "release", "target", "attempts",
+    "prompt_tokens", "completion_tokens", "ms", "client", "outcome",
+)  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_SECRET = re.compile(r"(sk-[A-Za-z0-9-]{4})[A-Za-z0-9_-]{8,}|(?<=://)[^/@\s]+(?=@)|(Bearer )\S+")
+
+access = logging.getLogger("glassgate.access")
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": clean(record.getMessage()),
+        }
+        line |= {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
+        if record.exc_info:
+            line["trace"] = clean(self.formatException(record.exc_info))
+        return msgspec.json.encode(line).decode()
+
+
+def clean(text: str) -> str:
+    """Without what could forge a line, steer a terminal or open a door."""
+    return _CONTROL.sub("\ufffd", _SECRET.sub(r"\1\2***", text))
+
+
+def set_up(level: int = logging.INFO) -> None:
+    """For a process that is the gateway; a library leaves logging alone."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in ("uvicorn", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def log_call(call: Call, status: int, seconds: float) -> None:
+    """One line per request of a model."""
+    if not access.isEnabledFor(logging.INFO):
+        return
+    extra = {
+        "request_id": call.id,
+        "route": call.route,
+        "status": status,
+        "key": call.principal.key_id,
+        "team": call.principal.team,
+        "family": call.family,
+        "release": call.release,
+        "target": call.target and call.target.name,
+        "attempts": len(call.attempts),
+        "prompt_tokens": call.usage.prompt,
+        "completion_tokens": call.usage.completion,
+        "ms": round(seconds * 1000, 1),
+        "outcome": call.outcome,
+    }
+    access.info("%s %s", call.route, call.outcome, extra=extra)

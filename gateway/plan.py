@@ -1,0 +1,89 @@
+"""From a call to what is asked of whom: the release's upstream, then the family's fallbacks.
+
+Also the other way: from what an upstream's failure says to what the client hears.
+"""
+
+import math
+from typing import Any
+
+from gateway.call import Call
+from gateway.config import Release
+from gateway.errors import (
+    GatewayError,
+    RateLimited,
+    Rejected,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+from gateway.local import LocalModel
+from gateway.routing.attempts import Plan
+from gateway.routing.failures import CLIENT_STATUSES
+from gateway.setup import Setup
+from gateway.trace import traceparent
+from gateway.upstream import Target, UpstreamError
+
+PATHS = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+}
+
+
+def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
+    """Raises Unavailable when the only targets are ours and not up."""
+    release = setup.config.releases[call.release]
+    family = setup.config.families[call.family]
+    names = (release.upstream, *family.fallbacks)
+    larger = family.context_fallback
+    return Plan(
+        targets=_standing(names, setup, local),
+        path=PATHS[call.route],
+        body=upstream_body(call, release),
+        headers={
+            "x-request-id": call.id,
+            "traceparent": traceparent(call.headers.get("traceparent", "")),
+        },
+        is_streamed=call.stream,
+        num_choices=call.num_choices,
+        larger=setup.targets[larger] if larger else None,
+        recovery=family.stream_recovery,
+        retries=setup.config.retries,
+    )
+
+
+def _standing(names: tuple[str, ...], setup: Setup, local: LocalModel | None) -> tuple[Target, ...]:
+    """Without our own model server while it restarts: it is not asked in vain."""
+    if local is None or local.is_ready:
+        return tuple(setup.targets[name] for name in names)
+    standing = tuple(setup.targets[n] for n in names if not setup.config.upstreams[n].local)
+    if not standing:
+        raise Unavailable("the model is starting", retry_after_s=local.retry_after_s)
+    return standing
+
+
+def upstream_body(call: Call, release: Release) -> dict[str, Any]:
+    """The client's fields over the release's defaults; what nobody reads here passes untouched."""
+    if call.route == "embeddings":
+        return call.body
+    body = {**release.sampling, **call.body}
+    if call.max_tokens is None and "max_tokens" not in release.sampling:
+        body["max_tokens"] = release.default_max_tokens
+    if call.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return body
+
+
+def as_answer(error: UpstreamError) -> GatewayError:
+    """What a client hears when nobody answered. Its own mistakes come back as they were said."""
+    status = error.status or 0
+    if status in CLIENT_STATUSES or status == 404:
+        return Rejected(status, error.body)
+    if status == 429:
+        seconds = str(max(1, math.ceil(error.retry_after or 1.0)))
+        return RateLimited("the upstream is busy", headers=(("retry-after", seconds),))
+    if error.kind == "open" or status == 503:
+        return Unavailable("no upstream can answer now", retry_after_s=error.retry_after or 1.0)
+    if error.is_timeout:
+        return UpstreamTimeout(f"the upstream did not answer in time ({error.kind})")
+    return UpstreamFailed(f"the upstream failed ({error.kind})", code=f"upstream_{error.kind}")

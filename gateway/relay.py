@@ -1,0 +1,57 @@
+"""From an upstream's frames to the client's bytes: what nothing changes passes as it came.
+
+Changed are `model`, which names who served, and the usage event, which is always asked for but
+shown only to who asked. The spelling of `model` is learned from the first event.
+"""
+
+from typing import Any
+
+import msgspec
+
+from gateway.call import Call
+from gateway.routing.frames import Frame
+from model.protocol.sse import DONE, encode_event
+
+
+class Relay:
+    """`last` is what must not be sent before the call is settled: the whole body, or the end."""
+
+    def __init__(self, call: Call) -> None:
+        self.last = DONE
+        self._call = call
+        self._old = self._new = b""
+        self._is_learned = False
+
+    def take(self, frame: Frame) -> bytes:
+        """The bytes that go to the client now; none for what ends, hides or waits."""
+        if frame.kind == "done":
+            return b""
+        if frame.kind == "body":
+            self.last = self._rename(frame)
+            return b""
+        if frame.usage is not None and not self._call.wants_usage:
+            return b"" if frame.kind == "usage" else self._without_usage(frame)
+        return self._rename(frame)
+
+    def _rename(self, frame: Frame) -> bytes:
+        if not self._is_learned:
+            self._learn(frame)
+        if self._old == self._new:
+            return frame.raw
+        return frame.raw.replace(self._old, self._new, 1)
+
+    def _learn(self, frame: Frame) -> None:
+        self._is_learned = True
+        model = self._call.attempts[-1].target.model
+        said = msgspec.json.decode(frame.data).get("model")
+        for colon in (b":", b": "):
+            key = b'"model"' + colon
+            if key + msgspec.json.encode(said) in frame.raw:
+                self._old = key + msgspec.json.encode(said)
+                self._new = key + msgspec.json.encode(model)
+
+    def _without_usage(self, frame: Frame) -> bytes:
+        event: dict[str, Any] = msgspec.json.decode(frame.data)
+        del event["usage"]
+        raw = encode_event(msgspec.json.encode(event))
+        return self._rename(msgspec.structs.replace(frame, raw=raw))

@@ -1,0 +1,93 @@
+"""The gateway as a process: alone, or with the model server as its watched child."""
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+
+import uvloop
+
+from gateway.app import App, is_loopback
+from gateway.config import Server
+from gateway.config_file import ConfigError, Loaded
+from gateway.edge import Listener
+from gateway.local import LocalModel
+from gateway.state import State, open_state
+
+log = logging.getLogger("glassgate")
+
+
+class ServeError(Exception):
+    """The gateway cannot start here."""
+
+
+def serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -> None:
+    """Run until a signal ends it; `say` gets the last lines before the first request.
+
+    Raises ConfigError, LocalError, ServeError, and Unavailable for a store that cannot be used.
+    """
+    uvloop.run(_serve(loaded, with_local, say))
+
+
+async def _serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -> None:
+    server = loaded.config.server
+    with _bind(server) as listening:
+        async with open_state(loaded) as state:
+            if state.mirror.keys.is_empty and not is_loopback(server.host):
+                raise ConfigError("server.host: without any key the gateway stays on loopback")
+            if with_local and loaded.config.local is not None:
+                state.local = LocalModel(loaded.config.local, state.client, state.metrics)
+            listener = Listener(App(state), server, state.drain)
+            serving = asyncio.create_task(listener.serve(sockets=[listening]))
+            opening = asyncio.create_task(_open(state, listening, say))
+            try:
+                await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
+                if opening.done():
+                    opening.result()
+                await serving
+            finally:
+                opening.cancel()
+                listener.should_exit = True
+                await serving
+
+
+async def _open(state: State, listening: socket.socket, say: Callable[[str], None]) -> None:
+    if state.local is not None:
+        await state.local.start()
+    for line in greeting(state, listening.getsockname()[1]):
+        say(line)
+
+
+def greeting(state: State, port: int) -> list[str]:
+    """Where the gateway is, what it serves, and what to try."""
+    config = state.setup.config
+    host = config.server.host if is_loopback(config.server.host) else socket.gethostname()
+    url = f"http://{host}:{port}"
+    served = [
+        f"{family} → {state.mirror.labels.get(family, {}).get('production', 'nothing')}"
+        for family in config.families
+    ]
+    body = {
+        "model": next(iter(config.families), ""),
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "stream": True,
+    }
+    key = "" if state.mirror.keys.is_empty else " -H 'authorization: Bearer YOUR-KEY'"
+    return [
+        f"Glassgate answers at {url}/v1",
+        f"releases: {', '.join(served)}",
+        f"try: curl {url}/v1/chat/completions{key} -H 'content-type: application/json'"
+        f" -d '{json.dumps(body, separators=(',', ':'))}'",
+    ]
+
+
+def _bind(server: Server) -> socket.socket:
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    try:
+        return socket.create_server((server.host, server.port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServeError(
+            f"cannot listen on {server.host}:{server.port}: {error.strerror};"
+            " choose another with --port"
+        ) from error

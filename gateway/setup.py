@@ -1,0 +1,63 @@
+"""All that follows from the config file alone. A change of the file swaps it whole; a request keeps
+the one that it began with.
+"""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from gateway.config import Config, Upstream
+from gateway.config_file import ConfigError, Loaded
+from gateway.local import base_url
+from gateway.upstream import Target
+
+
+class Setup(msgspec.Struct, frozen=True):
+    loaded: Loaded
+    config: Config
+    targets: Mapping[str, Target]
+
+
+def make_setup(loaded: Loaded) -> Setup:
+    """Raises ConfigError for a key or certificate that cannot be read."""
+    config = loaded.config
+    targets = {name: make_target(name, it, config) for name, it in config.upstreams.items()}
+    return Setup(loaded, config, targets)
+
+
+def make_target(name: str, upstream: Upstream, config: Config) -> Target:
+    path = f"upstreams.{name}"
+    headers = {key: secret.reveal() for key, secret in upstream.headers.items()}
+    try:
+        if key := _api_key(upstream):
+            headers["authorization"] = f"Bearer {key}"
+        context = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot read {error}") from error
+    urls = (upstream.base_url,) if isinstance(upstream.base_url, str) else upstream.base_url
+    model = upstream.model
+    if upstream.local and config.local is not None:
+        urls = (base_url(config.local),)
+        model = model or getattr(config.local, upstream.local)
+    return Target(
+        name=name,
+        model=model,
+        base_urls=tuple(url.rstrip("/") for url in urls),
+        headers=headers,
+        ssl=context,
+        deadlines=upstream.deadlines,
+        can_continue=upstream.can_continue,
+        tokenizer=upstream.tokenizer,
+        prices=upstream.prices,
+    )
+
+
+def _api_key(upstream: Upstream) -> str:
+    if upstream.api_key_env:
+        return os.environ[upstream.api_key_env]
+    if upstream.api_key_file:
+        return Path(upstream.api_key_file).read_text().strip()
+    return ""

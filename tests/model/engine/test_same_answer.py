@@ -1,0 +1,136 @@
+"""One prompt, one greedy answer, however the engine gets there.
+
+Paths differ in the last bits of their sums, so two candidates closer than that may change places;
+each test therefore states how close the two best candidates ever came.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.engine.clock import WallClock
+from model.engine.config import EngineConfig
+from model.engine.engine import Engine, Output
+from model.engine.runners import NetworkRunner
+from model.engine.sequence import Request, SamplingParams
+from model.network.config import NetworkConfig
+from model.network.llama import Llama, random_llama, reference_forward
+from model.tokenizer import Tokenizer
+
+BYTES = Tokenizer.byte_level()
+Run = Callable[..., dict[tuple[str, int], list[Output]]]
+TINY = NetworkConfig(
+    vocab_size=258, hidden_size=32, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=8,
+    intermediate_size=48, context_length=256,
+)  # fmt: skip
+LENGTHS = (3, 17, 40, 64, 65, 9, 100, 31)
+MANY = 24
+
+
+@pytest.fixture(scope="module")
+def network() -> Llama:
+    return random_llama(TINY, 5)
+
+
+def engine_over(network: Llama, tokenizer: Tokenizer = BYTES, **changes: Any) -> Engine:
+    config = EngineConfig(
+        **{"context_length": network.config.context_length, "num_blocks": 128} | changes
+    )
+    kv = network.new_kv(config.num_blocks, config.block_size)
+    return Engine(NetworkRunner(network, kv), tokenizer, config, WallClock())
+
+
+def prompts_of(vocab_size: int) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(vocab_size, size=length).tolist() for length in LENGTHS]
+
+
+def greedy(id: str, prompt: list[int], **params: Any) -> Request:  # noqa: A002
+    settings = SamplingParams(temperature=0.0, max_tokens=MANY, ignore_eos=True, **params)
+    return Request(id=id, prompt_ids=prompt, params=settings)
+
+
+def answers(run: Run, engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
+    outputs = run(engine, *(greedy(str(i), prompt) for i, prompt in enumerate(prompts)))
+    return [[t for o in outputs[str(i), 0] for t in o.token_ids] for i in range(len(prompts))]
+
+
+def check_every_path(run: Run, network: Llama, tokenizer: Tokenizer, prompts: Any) -> None:
+    logprobs = {"logprobs": 2}
+    alone, gap = [], np.inf
+    for prompt in prompts:
+        outputs = run(engine_over(network, tokenizer), greedy("a", prompt, **logprobs))["a", 0]
+        alone.append([t for output in outputs for t in output.token_ids])
+        tops = [entry.top for output in outputs for entry in output.logprobs or ()]
+        gap = min(gap, *(best[1] - second[1] for best, second in tops))
+    assert gap > 1e-4, f"the best two candidates are {gap:.1e} apart: no fair test"
+    longest = max(map(len, prompts)) + MANY
+    paths = {
+        "in a batch of 8": engine_over(network, tokenizer),
+        "chunk 16": engine_over(network, tokenizer, prefill_chunk=16, max_num_batched_tokens=16),
+        "preempted": engine_over(network, tokenizer, num_blocks=-(-longest // 16) + 1),
+        "no prefix": engine_over(network, tokenizer, prefix_caching=False),
+    }
+    for name, engine in paths.items():
+        assert answers(run, engine, prompts) == alone, f"{name}; smallest gap {gap:.1e}"
+    assert paths["preempted"].stats().preemptions > 0
+    assert paths["in a batch of 8"].stats().prefix_hits == 0
+    warm = answers(run, paths["in a batch of 8"], prompts)
+    assert warm == alone, f"warm prefix; smallest gap {gap:.1e}"
+    assert paths["in a batch of 8"].stats().prefix_hits > 100
+
+
+def test_tiny_random_llama(network: Llama, run: Run) -> None:
+    check_every_path(run, network, BYTES, prompts_of(258))
+
+
+@pytest.mark.weights
+def test_smollm2(run: Run) -> None:
+    weights = pytest.importorskip("model.weights")
+    checkpoint = weights.load_llama("smollm2")
+    text = "The history of the world is the history of a few people who had faith in themselves. "
+    ids = checkpoint.tokenizer.encode(text * 8)
+    prompts = [ids[start : start + length] for start, length in enumerate(LENGTHS)]
+    check_every_path(run, checkpoint.network, checkpoint.tokenizer, prompts)
+
+
+def test_the_answer_is_the_one_of_the_plain_forward_pass(network: Llama, run: Run) -> None:
+    context = prompts_of(258)[1][:]
+    given = answers(run, engine_over(network), [context])[0]
+    for token_id in given:
+        assert token_id == reference_forward(network, context)[-1].argmax()
+        context.append(token_id)
+
+
+@pytest.mark.parametrize("num_blocks", [128, 9])
+def test_logprobs_are_those_of_the_plain_forward_pass(
+    network: Llama, run: Run, num_blocks: int
+) -> None:
+    prompt = prompts_of(258)[6]
+    engine = engine_over(network, num_blocks=num_blocks, max_num_batched_tokens=32)
+    rival = greedy("rival", prompts_of(258)[2])
+    outputs = run(engine, rival, greedy("a", prompt, logprobs=3, prompt_logprobs=2))["a", 0]
+    entries = list(outputs[0].prompt_logprobs or ())
+    assert entries[0] is None
+    assert len(entries) == len(prompt)
+    assert all(output.prompt_logprobs is None for output in outputs[1:])
+    entries = entries[1:] + [entry for output in outputs for entry in output.logprobs or ()]
+    token_ids = prompt + [entry.token_id for entry in entries[len(prompt) - 1 :]]
+    logits = reference_forward(network, token_ids).astype(np.float64)
+    exact = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    for row, token_id, entry in zip(exact, token_ids[1:], entries, strict=False):
+        assert entry.logprob == pytest.approx(row[token_id], abs=1e-4)
+        assert entry.rank == 1 + (row > row[token_id]).sum()
+        ids = [i for i, _ in entry.top]
+        assert ids == np.argsort(-row)[: len(ids)].tolist()
+    assert {len(entry.top) for entry in entries if entry} == {2, 3}
+
+
+def test_scoring_alone_makes_no_token(network: Llama, run: Run) -> None:
+    params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    request = Request(id="a", prompt_ids=[5, 6, 7], params=params)
+    (output,) = run(engine_over(network), request)["a", 0]
+    assert (output.finish_reason, output.token_ids, output.text) == ("length", [], "")
+    assert [entry and entry.top for entry in output.prompt_logprobs or ()] == [None, (), ()]

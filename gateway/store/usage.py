@@ -1,0 +1,179 @@
+"""The ledger's rows and their daily sums: written together, so that a report never reads the rows.
+
+A report of a year sums a few rows a day for each key, whatever the number of requests was. The rows
+themselves are kept for a while, to answer for single requests; the sums stay.
+"""
+
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.errors import BadRequest
+from gateway.store.rows import insert
+from gateway.store.tables import keys, ledger, usage_daily
+
+Dimension = Literal["key", "team", "family", "release", "day"]
+DIMENSIONS = ("key", "team", "family", "release")
+SUMS = (
+    "requests",
+    "errors",
+    "estimated",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "cost",
+)
+PRUNE_ROWS = 5000  # in one transaction
+
+
+class Row(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One request. Times of parts in microseconds, `cost` in nano-dollars.
+
+    `outcome` is ok, client_gone, killed or the code of the error; "open" only in the journal.
+    """
+
+    id: str
+    request_id: str
+    started_at: int
+    route: str
+    key: str = ""
+    team: str = ""
+    family: str = ""
+    release: str = ""
+    target: str = ""
+    attempts: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    usage_source: str = "estimated"
+    cost: int = 0
+    total_us: int = 0
+    first_token_us: int | None = None
+    upstream_us: int = 0
+    finish: str = ""
+    outcome: str = "open"
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a report: sums over `name`; `title` is what people call a key."""
+
+    name: str
+    title: str = ""
+    requests: int
+    errors: int
+    estimated: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost: int
+
+
+def day_of(ms: int) -> str:
+    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).date().isoformat()
+
+
+def post(connection: sa.Connection, rows: Iterable[Row]) -> int:
+    """Writes the rows that are not there yet, and adds them to their day. How many were new."""
+    by_id = {row.id: row for row in rows}
+    if not by_id:
+        return 0
+    known = connection.scalars(sa.select(ledger.c.id).where(ledger.c.id.in_(by_id)))
+    for row_id in known.all():
+        del by_id[row_id]
+    if by_id:
+        connection.execute(ledger.insert(), [msgspec.structs.asdict(row) for row in by_id.values()])
+        _add_up(connection, by_id.values())
+    return len(by_id)
+
+
+def _add_up(connection: sa.Connection, rows: Iterable[Row]) -> None:
+    sums: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        place = (day_of(row.started_at), row.key, row.team, row.family, row.release)
+        total = sums.setdefault(place, [0] * len(SUMS))
+        total[0] += 1
+        total[1] += row.outcome not in ("ok", "client_gone")
+        total[2] += row.usage_source == "estimated"
+        total[3] += row.prompt_tokens
+        total[4] += row.cached_tokens
+        total[5] += row.completion_tokens
+        total[6] += row.cost
+    names = ("day", *DIMENSIONS, *SUMS)
+    # In one order everywhere, so that two replicas never wait for each other's rows.
+    new = [dict(zip(names, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
+    statement = insert(connection, usage_daily)
+    added = {name: usage_daily.c[name] + statement.excluded[name] for name in SUMS}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["day", *DIMENSIONS], set_=added), new
+    )
+
+
+def report(
+    connection: sa.Connection,
+    by: Dimension,
+    since: datetime.date,
+    until: datetime.date,
+    only: dict[str, str] | None = None,
+) -> list[Line]:
+    """Sums per `by` from `since` to `until`, both counted; `only` keeps e.g. {"team": "search"}.
+
+    Days in order, everything else by cost, the dearest first.
+    """
+    column = usage_daily.c[by]
+    total = [sa.func.sum(usage_daily.c[name]).label(name) for name in SUMS]
+    query = sa.select(column.label("name"), *total).where(*_between(since, until, only or {}))
+    query = query.group_by(column)
+    query = query.order_by(column) if by == "day" else query.order_by(sa.desc("cost"), column)
+    titles = _titles(connection) if by == "key" else {}
+    return [
+        Line(
+            title=titles.get(row.name, ""),
+            **{name: int(getattr(row, name)) for name in SUMS},
+            name=row.name,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _between(
+    since: datetime.date, until: datetime.date, only: dict[str, str]
+) -> Sequence[sa.ColumnElement[bool]]:
+    if unknown := only.keys() - set(DIMENSIONS):
+        raise BadRequest(f"usage is not kept by {min(unknown)!r}", param=min(unknown))
+    days = usage_daily.c.day.between(since.isoformat(), until.isoformat())
+    return [days, *(usage_daily.c[name] == value for name, value in only.items())]
+
+
+def _titles(connection: sa.Connection) -> dict[str, str]:
+    return {row.id: row.name for row in connection.execute(sa.select(keys.c.id, keys.c.name))}
+
+
+def spent(connection: sa.Connection, subject: str, since: datetime.date) -> int:
+    """Nano-dollars that "global", "team:NAME", "family:NAME" or "key:ID" cost since that day."""
+    kind, _, name = subject.partition(":")
+    query = sa.select(sa.func.sum(usage_daily.c.cost)).where(usage_daily.c.day >= since.isoformat())
+    if subject != "global":
+        query = query.where(usage_daily.c[kind] == name)
+    return int(connection.scalar(query) or 0)
+
+
+def requests(
+    connection: sa.Connection, outcome: str = "", before: str = "", limit: int = 100
+) -> list[Row]:
+    """Single requests, the youngest first; `before` is the id to go on from."""
+    query = sa.select(ledger).order_by(ledger.c.id.desc()).limit(limit)
+    if outcome:
+        query = query.where(ledger.c.outcome == sa.literal(outcome, literal_execute=True))
+    if before:
+        query = query.where(ledger.c.id < before)
+    return [Row(**row._mapping) for row in connection.execute(query)]
+
+
+def prune(connection: sa.Connection, before_id: str) -> int:
+    """Forgets the oldest rows below an id, some thousands at a time; their sums stay."""
+    old = sa.select(ledger.c.id).where(ledger.c.id < before_id).order_by(ledger.c.id)
+    gone = connection.execute(ledger.delete().where(ledger.c.id.in_(old.limit(PRUNE_ROWS))))
+    return gone.rowcount

@@ -9,9 +9,9 @@ import contextlib
 import email.utils
 import io
 import math
-import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
+from ssl import SSLContext
 from typing import Literal, Self
 
 import aiohttp
@@ -75,7 +75,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     base_urls: tuple[str, ...]  # replicas of one another, each up to and with /v1
     headers: dict[str, str] = {}
-    ssl: ssl.SSLContext | None = None
+    ssl: SSLContext | None = None
     deadlines: Deadlines = Deadlines()
     can_continue: bool = False
     tokenizer: str = ""

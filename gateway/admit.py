@@ -1,22 +1,40 @@
 """Admission and settlement: what is reserved before a request costs anything is settled after it,
 exactly once, however the request ends.
+
+Which limits hold for a request is decided here; how they count is `limits`', what is kept of it
+is `ledger`'s.
 """
 
 import contextlib
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
+from gateway.budgets import over_soft, with_budgets
 from gateway.call import Call
-from gateway.errors import GatewayError
-from gateway.plan import as_answer
+from gateway.charges import charge, worst
+from gateway.counting import prompt_bound
+from gateway.errors import GatewayError, QuotaExhausted, RateLimited, Unavailable
+from gateway.limits import (
+    NOTHING,
+    Amounts,
+    Grant,
+    QueuePolicy,
+    Refusal,
+    Rule,
+    demands_for,
+    rate_headers,
+)
+from gateway.plan import as_answer, targets_of
 from gateway.setup import Setup
 from gateway.state import State
+from gateway.store.mirror import Mirror
+from gateway.store.usage import Row
 from gateway.upstream import UpstreamError
 
 
 @contextlib.asynccontextmanager
 async def admit(call: Call, setup: Setup, state: State) -> AsyncIterator[None]:
     """Raises RateLimited before anything is spent; an upstream's failure leaves it as an answer."""
+    grant, row = await _reserve(call, setup, state)
     try:
         yield
         call.outcome = "ok"
@@ -28,4 +46,64 @@ async def admit(call: Call, setup: Setup, state: State) -> AsyncIterator[None]:
         call.outcome = error.code or error.type
         raise
     finally:
-        state.metrics.observe(call, time.monotonic() - call.started)
+        if call.outcome == "running":
+            call.outcome = "cancelled"
+        cost = charge(call)
+        state.ledger.settle(row, call, cost)
+        state.metrics.observe(call, cost)
+        used = Amounts(tokens=call.usage.prompt + call.usage.completion, cost=cost)
+        await state.admission.settle(grant, used)
+
+
+async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:
+    """The upper bound under every limit, and a line in the journal; or neither."""
+    targets = targets_of(call, setup)
+    release = setup.config.releases[call.release]
+    call.bound_tokens = await prompt_bound(call, targets[0].tokenizer)
+    prompt = call.bound_tokens + release.context_budget
+    completion = call.num_choices * (call.max_tokens or release.default_max_tokens)
+    if call.route == "embeddings":
+        completion = 0
+    bound = Amounts(tokens=prompt + completion, cost=worst(targets, prompt, completion))
+    demands = demands_for(_subjects(call, setup, state.mirror), bound)
+    family = setup.config.families[call.family]
+    queue = QueuePolicy(call.family, family.queue, family.queue_s) if family.queue else None
+    outcome = await state.admission.reserve(demands, queue)
+    if isinstance(outcome, Refusal):
+        raise _refusal(outcome)
+    call.reply_headers += rate_headers(outcome)
+    for budget in over_soft(outcome, state.mirror.budgets):
+        subject = budget.subject.partition(":")[0]
+        state.metrics.soft_budgets.labels(subject).inc()
+        call.reply_headers.append(
+            ("x-glassgate-budget", f"over the {budget.period} of the {subject}")
+        )
+    try:
+        return outcome, state.ledger.begin(call, worst(targets, call.bound_tokens, 0))
+    except GatewayError:
+        await state.admission.settle(outcome, NOTHING)
+        raise
+
+
+def _subjects(call: Call, setup: Setup, mirror: Mirror) -> Iterator[tuple[str, Sequence[Rule]]]:
+    """Who is counted, and by which rules: everybody, the family, the team, the key."""
+    config, who = setup.config, call.principal
+    team = mirror.teams.get(who.team)
+    for subject, limits in (
+        ("global", config.server.limits),
+        (f"family:{call.family}", config.families[call.family].limits),
+        (f"team:{who.team}", team.limits if team else ""),
+        (f"key:{who.key_id}", who.limits or config.server.key_limits),
+    ):
+        rules = setup.rules.get(limits, ())
+        budgets = mirror.budgets.get(subject)
+        yield subject, with_budgets(rules, budgets) if budgets else rules
+
+
+def _refusal(refusal: Refusal) -> GatewayError:
+    headers = rate_headers(refusal)
+    if refusal.reason in ("silent", "full"):
+        return Unavailable(refusal.message, retry_after_s=refusal.retry_after_s or 1.0)
+    if refusal.demand.rule.limit_class == "spend":
+        return QuotaExhausted(refusal.message, headers=headers)
+    return RateLimited(refusal.message, headers=headers)

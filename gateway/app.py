@@ -5,6 +5,7 @@ endpoint. What happens to a request for a model is `chat`'s; bounds below HTTP a
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -21,14 +22,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import chat, releases
 from gateway.auth import require
 from gateway.call import Route
+from gateway.config import Server
 from gateway.errors import (
     BadRequest,
+    ClientGone,
     GatewayError,
     MethodNotAllowed,
     NotFound,
     ShuttingDown,
     Unavailable,
 )
+from gateway.logs import log_request
 from gateway.reply import Exchange, read_body
 from gateway.request import read_call
 from gateway.state import State
@@ -36,6 +40,7 @@ from gateway.trace import request_id
 
 log = logging.getLogger("glassgate")
 
+QUIET = {"/health/live", "/health/ready", "/metrics"}  # asked all the time: not logged
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -63,6 +68,7 @@ class Model:
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         raw = await read_body(scope, receive, server)
         call = read_call(self.route, scope["request_id"], raw, headers, scope["principal"])
+        scope["call"] = call
         exchange = Exchange(call, receive, send, server)
         state.exchanges.add(exchange)
         try:
@@ -128,14 +134,16 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
+        scope["client_address"] = client_address(scope, self.state.setup.config.server)
         given = _headers(scope, b"x-request-id")
         scope["request_id"] = name = request_id(given[0].decode("latin-1") if given else "")
-        is_started = False
+        status = 0
+        started = time.monotonic()
 
         async def answer(message: Message) -> None:
-            nonlocal is_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                is_started = True
+                status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
             await send(message)
 
@@ -143,15 +151,20 @@ class App:
             self._check_host(scope)
             await self._app(scope, receive, answer)
         except GatewayError as error:
+            self.state.metrics.refused.labels(error.code or error.type).inc()
             await _refuse(error, scope, receive, answer)
         except HTTPException as error:
             known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
-            await _refuse(known(error.detail), scope, receive, answer)
+            where = f"{error.detail}: {scope['method']} {scope['path']}"
+            await _refuse(known(where), scope, receive, answer)
         except Exception:
             log.exception("request %s failed", name)
-            if is_started:
+            if status:
                 raise
             await _refuse(GatewayError("internal error"), scope, receive, answer)
+        finally:
+            if scope["path"] not in QUIET:
+                log_request(scope, status or ClientGone.status, time.monotonic() - started)
 
     def _check_host(self, scope: Scope) -> None:
         """A page elsewhere may make a browser call us by a name of its own: it is in Host."""
@@ -179,7 +192,9 @@ class _Guard:
             values = _headers(scope, b"authorization")
             value = values[0].decode("latin-1") if len(values) == 1 else ""
             auth = scope["app"].state.auth
-            scope["principal"] = principal = await auth.authenticate(value, _is_local(scope))
+            scope["principal"] = principal = await auth.authenticate(
+                value, is_loopback(scope["client_address"])
+            )
             require(principal, self.scope)
         await self.app(scope, receive, send)
 
@@ -188,8 +203,16 @@ def is_loopback(host: str) -> bool:
     return host in LOOPBACK or host.startswith("127.")
 
 
-def _is_local(scope: Scope) -> bool:
-    return bool(scope["client"]) and is_loopback(scope["client"][0])
+def client_address(scope: Scope, server: Server) -> str:
+    """Who sent the request: the peer, or whom a trusted proxy names as the one before it.
+
+    What came through a proxy that nobody declared is from an unknown address, never from loopback.
+    """
+    address: str = (scope["client"] or ("",))[0]
+    hops = b",".join(_headers(scope, b"x-forwarded-for")).decode("latin-1").split(",")
+    while hops and address in server.trusted_proxies:
+        address = hops.pop().strip() or address
+    return "" if any(map(str.strip, hops)) else address
 
 
 def _headers(scope: Scope, name: bytes) -> list[bytes]:

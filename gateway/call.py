@@ -6,7 +6,6 @@ the log line are made of what is here at the end. It holds data and decides noth
 
 import time
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -53,9 +52,8 @@ class Call:
     family: str = ""
     release: str = ""
     picked_by: str = ""  # rule, pin, sticky or weight
+    prompt_tokens: int = 0  # an estimate, where a rule of the family asks for it
     bound_tokens: int = 0  # no tokenizer makes more of the client's text
-    reserved_tokens: int = 0
-    reserved_cost: Decimal = Decimal(0)
     reply_headers: list[tuple[str, str]] = field(default_factory=list)
     attempts: "list[Attempt]" = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)

@@ -21,7 +21,7 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
     """What goes to the client, piece by piece; the last piece only when all is settled."""
     setup = state.setup
     relay = Relay(call)
-    releases.pick(call, setup.config, state.mirror)
+    await releases.pick(call, setup, state.mirror)
     async with admit(call, setup, state):
         plan = make_plan(call, setup, state.local)
         async with aclosing(attempts.run(plan, state.pool, call.attempts)) as frames:

@@ -155,7 +155,6 @@ class Limits(Section):
     concurrent: int = 0
     cost_per_day: Decimal = Decimal(0)
     cost_per_month: Decimal = Decimal(0)
-    soft: float = 0.8  # share of a cost limit from which answers carry a warning
     silent: Literal["open", "closed"] = "open"  # when Redis does not answer; costs: always closed
 
 
@@ -179,6 +178,7 @@ class Store(Section):
 class Redis(Section):
     url: str = ""  # none: limits in process
     timeout_ms: float = 20.0
+    gateways: int = 1  # how many share it: what each may grant alone while Redis is silent
 
 
 class Retries(Section):

@@ -10,11 +10,12 @@ import time
 from typing import Any
 
 import msgspec
+from starlette.types import Scope
 
 from gateway.call import Call
 
 FIELDS = (
-    "request_id", "route", "status", "key", "team", "family", "release", "target", "attempts",
+    "request_id", "status", "key", "team", "family", "release", "target", "attempts",
     "prompt_tokens", "completion_tokens", "ms", "client", "outcome",
 )  # fmt: skip
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -52,23 +53,27 @@ def set_up(level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def log_call(call: Call, status: int, seconds: float) -> None:
-    """One line per request of a model."""
+def log_request(scope: Scope, status: int, seconds: float) -> None:
+    """One line per request; `scope["call"]` is there if it got so far."""
     if not access.isEnabledFor(logging.INFO):
         return
-    extra = {
-        "request_id": call.id,
-        "route": call.route,
+    fields: dict[str, Any] = {
+        "request_id": scope["request_id"],
         "status": status,
-        "key": call.principal.key_id,
-        "team": call.principal.team,
-        "family": call.family,
-        "release": call.release,
-        "target": call.target and call.target.name,
-        "attempts": len(call.attempts),
-        "prompt_tokens": call.usage.prompt,
-        "completion_tokens": call.usage.completion,
         "ms": round(seconds * 1000, 1),
-        "outcome": call.outcome,
+        "client": scope["client_address"],
     }
-    access.info("%s %s", call.route, call.outcome, extra=extra)
+    call: Call | None = scope.get("call")
+    if call is not None:
+        fields |= {
+            "key": call.principal.key_id,
+            "team": call.principal.team,
+            "family": call.family,
+            "release": call.release,
+            "target": call.target.name if call.target else "",
+            "attempts": len(call.attempts),
+            "prompt_tokens": call.usage.prompt,
+            "completion_tokens": call.usage.completion,
+            "outcome": call.outcome,
+        }
+    access.info("%s %s", scope["method"], scope["path"], extra=fields)

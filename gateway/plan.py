@@ -34,10 +34,9 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
     """Raises Unavailable when the only targets are ours and not up."""
     release = setup.config.releases[call.release]
     family = setup.config.families[call.family]
-    names = (release.upstream, *family.fallbacks)
     larger = family.context_fallback
     return Plan(
-        targets=_standing(names, setup, local),
+        targets=_standing((release.upstream, *family.fallbacks), setup, local),
         path=PATHS[call.route],
         body=upstream_body(call, release),
         headers={
@@ -50,6 +49,13 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
         recovery=family.stream_recovery,
         retries=setup.config.retries,
     )
+
+
+def targets_of(call: Call, setup: Setup) -> list[Target]:
+    """All that may be asked, the release's own first."""
+    family = setup.config.families[call.family]
+    names = [setup.config.releases[call.release].upstream, *family.fallbacks]
+    return [setup.targets[name] for name in [*names, *filter(None, [family.context_fallback])]]
 
 
 def _standing(names: tuple[str, ...], setup: Setup, local: LocalModel | None) -> tuple[Target, ...]:

@@ -26,12 +26,18 @@ class Relay:
         """The bytes that go to the client now; none for what ends, hides or waits."""
         if frame.kind == "done":
             return b""
+        if frame.kind in ("finish", "body"):
+            self._note_finish(frame)
         if frame.kind == "body":
             self.last = self._rename(frame)
             return b""
         if frame.usage is not None and not self._call.wants_usage:
             return b"" if frame.kind == "usage" else self._without_usage(frame)
         return self._rename(frame)
+
+    def _note_finish(self, frame: Frame) -> None:
+        for choice in frame.choices:
+            self._call.finish = choice.finish_reason or self._call.finish
 
     def _rename(self, frame: Frame) -> bytes:
         if not self._is_learned:

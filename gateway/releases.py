@@ -16,7 +16,9 @@ import msgspec
 from gateway.auth import require_family
 from gateway.call import Call
 from gateway.config import Config, Family, Release
+from gateway.counting import estimate, prompt_bound
 from gateway.errors import BadRequest, Forbidden, NotFound
+from gateway.setup import Setup
 from gateway.store.mirror import Mirror
 
 LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
@@ -37,11 +39,12 @@ def changed(old: Config, new: Config) -> list[str]:
     return sorted(name for name in both if fingerprint(old, name) != fingerprint(new, name))
 
 
-def pick(call: Call, config: Config, mirror: Mirror) -> None:
+async def pick(call: Call, setup: Setup, mirror: Mirror) -> None:
     """Write family, release and how it was found into `call`.
 
     Raises NotFound for a family or release that nobody knows, Forbidden without the right to it.
     """
+    config = setup.config
     name, _, pin = call.body["model"].partition("@")
     family = config.families.get(name)
     if family is None:
@@ -52,6 +55,8 @@ def pick(call: Call, config: Config, mirror: Mirror) -> None:
     if pin := _pin(call, pin):
         target, call.picked_by = pin, "pin"
     else:
+        if family.rules:
+            await _measure(call, setup, labels.get(PRODUCTION, ""))
         target, call.picked_by = _choose(call, family, mirror.weights.get(name, {}))
     call.release = labels.get(target, target)
     release = config.releases.get(call.release)
@@ -74,13 +79,19 @@ def _pin(call: Call, in_model: str) -> str:
     return pin
 
 
+async def _measure(call: Call, setup: Setup, release: str) -> None:
+    """The length that rules ask for, as the production release counts."""
+    tokenizer = setup.targets[setup.config.releases[release].upstream].tokenizer
+    call.prompt_tokens = estimate(await prompt_bound(call, tokenizer), bool(tokenizer))
+
+
 def _choose(call: Call, family: Family, weights: Mapping[str, float]) -> tuple[str, str]:
     hint = call.headers.get("x-glassgate-hint")
     for rule in family.rules:
         if (
             (rule.hint is None or rule.hint == hint)
-            and (rule.prompt_below is None or call.bound_tokens < rule.prompt_below)
-            and (rule.prompt_above is None or call.bound_tokens > rule.prompt_above)
+            and (rule.prompt_below is None or call.prompt_tokens < rule.prompt_below)
+            and (rule.prompt_above is None or call.prompt_tokens > rule.prompt_above)
         ):
             return rule.use, "rule"
     if not any(weights.values()):

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.config import Config, Upstream
 from gateway.config_file import ConfigError, Loaded
+from gateway.limits import Rule, rules_of
 from gateway.local import base_url
 from gateway.upstream import Target
 
@@ -19,13 +20,15 @@ class Setup(msgspec.Struct, frozen=True):
     loaded: Loaded
     config: Config
     targets: Mapping[str, Target]
+    rules: Mapping[str, tuple[Rule, ...]]  # of each limit class
 
 
 def make_setup(loaded: Loaded) -> Setup:
     """Raises ConfigError for a key or certificate that cannot be read."""
     config = loaded.config
     targets = {name: make_target(name, it, config) for name, it in config.upstreams.items()}
-    return Setup(loaded, config, targets)
+    rules = {name: rules_of(limits) for name, limits in config.limits.items()}
+    return Setup(loaded, config, targets, rules)
 
 
 def make_target(name: str, upstream: Upstream, config: Config) -> Target:

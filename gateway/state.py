@@ -8,8 +8,11 @@ from pathlib import Path
 
 from gateway import releases
 from gateway.auth import Authenticator
+from gateway.config import Config
 from gateway.config_file import ConfigError, Loaded, load
 from gateway.errors import ShuttingDown
+from gateway.ledger import Ledger
+from gateway.limits import Admission, Limiter, MemoryLimiter
 from gateway.local import LocalModel
 from gateway.metrics import Metrics
 from gateway.reply import Exchange
@@ -31,7 +34,7 @@ SETTLE_S = 2.0  # for requests that were told that they end
 class State:
     """What requests share. Made by `open_state`."""
 
-    def __init__(self, setup: Setup, store: Store, mirror: Mirror) -> None:
+    def __init__(self, setup: Setup, store: Store, mirror: Mirror, ledger: Ledger) -> None:
         self.setup = setup
         self.store = store
         self.mirror = mirror
@@ -39,6 +42,8 @@ class State:
         self.client = Client()
         self.pool = Pool(self.client)
         self.auth = Authenticator(mirror, config_keys(setup.config))
+        self.ledger = ledger
+        self.admission = Admission(make_limiter(setup.config, ledger))
         self.local: LocalModel | None = None
         self.exchanges: set[Exchange] = set()
         self.is_draining = False  # not ready any more
@@ -98,8 +103,10 @@ async def open_state(loaded: Loaded) -> AsyncIterator[State]:
     setup = make_setup(loaded)
     store = Store.open(loaded.config.store.url)
     await store.write(plant, loaded.config)
-    state = State(setup, store, await Mirror.open(store))
-    tasks = [asyncio.create_task(state.watch_file()), asyncio.create_task(state.mirror.run())]
+    ledger = await Ledger.open(store, loaded.config.store)
+    state = State(setup, store, await Mirror.open(store), ledger)
+    work = (state.watch_file(), state.mirror.run(), ledger.run())
+    tasks = [asyncio.create_task(it) for it in work]
     try:
         yield state
     finally:
@@ -108,7 +115,20 @@ async def open_state(loaded: Loaded) -> AsyncIterator[State]:
         await asyncio.gather(*tasks, return_exceptions=True)
         await state.pool.close()
         await state.client.close()
+        await state.admission.aclose()
+        await ledger.close()
         store.close()
+
+
+def make_limiter(config: Config, ledger: Ledger) -> Limiter:
+    """Counts in this process, or in the Redis that all gateways share."""
+    if not config.redis.url:
+        return MemoryLimiter(seed=ledger.spent)
+    from gateway.limits.redis import RedisLimiter  # an extra: redis-py
+    from gateway.redis_link import RedisLink
+
+    link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
+    return RedisLimiter(link, local_share=1 / config.redis.gateways, seed=ledger.spent)
 
 
 async def _until(is_over: Callable[[], bool], seconds: float) -> None:

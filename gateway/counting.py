@@ -1,0 +1,67 @@
+"""How many tokens a text is, before and without asking anybody.
+
+An upstream may name a `tokenizer.json`; its count is a bound once the template's tokens are added.
+Without one the bound is the number of UTF-8 bytes, as no tokenizer makes more tokens than bytes.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from gateway.call import Call
+
+TEMPLATE_TOKENS = 64  # what a chat template adds by itself, a default system text for example
+MESSAGE_TOKENS = 8  # and for each message
+BYTES_PER_TOKEN = 4  # of English, for estimates that are no bounds
+INLINE_CHARS = 10_000  # more text is counted in a thread
+
+
+@lru_cache(maxsize=16)
+def _tokenizer(path: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+async def prompt_bound(call: Call, tokenizer: str) -> int:
+    """Tokens that the client's text cannot exceed, once a template was put around it."""
+    messages = call.body.get("messages") or ()
+    extra = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(messages) if messages else 0
+    if not tokenizer:
+        return call.size + extra
+    texts = list(_texts(call.body))
+    if any(not isinstance(text, str) for text in texts):
+        return call.size + extra  # images, sounds, token ids: their bytes bound them
+    if sum(map(len, texts)) > INLINE_CHARS:
+        return extra + await asyncio.to_thread(_count, tokenizer, texts)
+    return extra + _count(tokenizer, texts)
+
+
+def estimate(bound: int, is_counted: bool) -> int:
+    """What a prompt of this bound most likely is, when the upstream did not say."""
+    return bound if is_counted else -(-bound // BYTES_PER_TOKEN)
+
+
+def _count(path: str, texts: list[str]) -> int:
+    tokenizer = _tokenizer(path)
+    return sum(len(one.ids) for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+
+
+def _texts(body: dict[str, Any]) -> Iterator[Any]:
+    """All that an upstream may put into the prompt; what is no text stands for itself."""
+    for message in body.get("messages") or ():
+        content = message.get("content") or ""
+        parts = content if isinstance(content, list) else [content]
+        for part in parts:
+            yield part.get("text", part) if isinstance(part, dict) else part
+        if calls := message.get("tool_calls"):
+            yield str(calls)
+    for name in ("prompt", "input"):
+        given = body.get(name, [])
+        yield from given if isinstance(given, list) else [given]
+    if tools := body.get("tools"):
+        yield str(tools)

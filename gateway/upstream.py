@@ -212,15 +212,13 @@ class Client:
     async def close(self) -> None:
         await self._session.close()
 
-    async def open(
-        self, target: Target, base_url: str, post: Post, deadlines: Deadlines | None = None
-    ) -> Reply:
+    async def open(self, target: Target, base_url: str, post: Post) -> Reply:
         """Send `post` and wait for status and headers. Raises UpstreamError, not for a status.
 
-        `deadlines` stand in for the target's own. What is not streamed has its headers only once
-        the answer is complete, so there `total` bounds this wait too.
+        What is not streamed has its headers only once the answer is complete, so there `total`
+        bounds this wait too.
         """
-        limits = deadlines or target.deadlines
+        limits = target.deadlines
         started = asyncio.get_running_loop().time()
         wait = min(limits.headers, limits.total) if post.is_streamed else limits.total
         try:

@@ -90,6 +90,7 @@ class Sampled(Struct, kw_only=True):
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=1 << 24)] | None = None
     return_token_ids: bool | None = None
     add_special_tokens: bool | None = None
+    skip_special_tokens: bool | None = None
 
 
 class CompletionRequest(Sampled, kw_only=True):
@@ -164,6 +165,7 @@ class EmbeddingRequest(Struct, kw_only=True):
     input: Prompt
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Positive | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=1 << 24)] | None = None
 
 
 _AT = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`$")

@@ -1,0 +1,113 @@
+"""The routes of the model server as one ASGI application, and the one place that answers errors."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from model.protocol.shapes import read_object
+from model.server import info
+from model.server.chat import chat_completions
+from model.server.completions import completions
+from model.server.disconnect import CancelWhenGone
+from model.server.embeddings import embeddings
+from model.server.errors import BadRequest, BodyTooLarge, Loading, SlowBody, as_server_error
+from model.server.parameters import ignored_header
+from model.server.served import Call, Served
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+MAX_BODY_BYTES = 4 << 20
+BODY_S = 30.0  # a client may take so long to send a request
+GONE = 499  # nobody reads it; the number is nginx's
+REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+ROUTES: list[tuple[str, str, Handler]] = [
+    ("POST", "/v1/chat/completions", chat_completions),
+    ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", embeddings),
+    ("GET", "/v1/models", info.list_models),
+    ("GET", "/v1/models/{model:path}", info.show_model),
+    ("POST", "/tokenize", info.tokenize),
+    ("POST", "/detokenize", info.detokenize),
+    ("GET", "/tokenizer_info", info.tokenizer_info),
+    ("POST", "/abort", info.abort),
+    ("GET", "/load", info.load),
+    ("GET", "/health", info.health),
+    ("GET", "/version", info.version),
+    ("GET", "/metrics", info.metrics),
+]
+
+
+@dataclass
+class State:
+    """What the routes share; `served` is None until the models are loaded."""
+
+    served: Served | None = None
+
+
+def make_app(state: State) -> ASGIApp:
+    """The application. Until `state.served` is there every route says 503."""
+    routes = [
+        Route(path, _endpoint(state, handler), methods=[method]) for method, path, handler in ROUTES
+    ]
+    on_error = dict.fromkeys((404, 405), _refuse)
+    return CancelWhenGone(Starlette(routes=routes, exception_handlers=on_error))
+
+
+def error_response(error: Exception) -> Response:
+    """What a client is told about `error`."""
+    known = as_server_error(error)
+    return Response(known.body, known.status, known.headers, "application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return error_response(error)
+
+
+def _endpoint(state: State, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        request_id = request.headers.get("x-request-id", "")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = uuid.uuid4().hex
+        headers = {"x-request-id": request_id}
+        try:
+            if state.served is None:
+                raise Loading("the models are being loaded")
+            body = read_object(await _body(request)) if request.method == "POST" else {}
+            call = Call(state.served, body, request_id, request.path_params)
+            response = await handler(call)
+            headers |= ignored_header(call.ignored)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        except Exception as error:
+            response = error_response(error)
+        response.headers.update(headers)
+        return response
+
+    return endpoint
+
+
+async def _body(request: Request) -> bytes:
+    if "host" not in request.headers and request.scope["http_version"] != "1.0":
+        raise BadRequest("the Host header is missing", "host")
+    too_large = BodyTooLarge(f"a body may have {MAX_BODY_BYTES} bytes", "body")
+    if request.headers.get("content-length", "0").rjust(20, "0") > f"{MAX_BODY_BYTES:020}":
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+    except TimeoutError:
+        raise SlowBody(f"the body did not arrive within {BODY_S:g} s") from None
+    return bytes(body)

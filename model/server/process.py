@@ -1,0 +1,141 @@
+"""The life of a model server's process: listen, load, serve, drain, leave.
+
+It listens before it loads: until the models are there every route answers 503, so whoever watches
+needs to know nothing but that. SIGTERM and Ctrl-C stop new connections and let streams finish.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+import uvicorn
+
+from model.server.app import State, make_app
+from model.server.loading import Settings, load
+from model.weights.errors import WeightsError
+
+BACKLOG = 1024
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that they close them first
+CRASHED = 70  # exit statuses of sysexits.h: internal error, unusable input
+UNUSABLE = 65
+
+logger = logging.getLogger(__name__)
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server listens, and when it leaves."""
+
+    host: str = "127.0.0.1"
+    port: int = 8081
+    drain_s: int = 30
+    parent_pipe: bool = False  # leave when standard input ends
+
+
+def serve(place: Place, settings: Settings) -> int:
+    """Serve until told to leave; the exit status. Raises OSError if the address is taken."""
+    start_log()
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    listener = socket.create_server((place.host, place.port), family=family, backlog=BACKLOG)
+    return asyncio.run(Process(place, settings, listener).run())
+
+
+class Server(uvicorn.Server):
+    """Drains at the first signal, as uvicorn does; but then leaves with a status of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+class Process:
+    """One server and what may end it: a signal, its parent, its engine, models that do not load."""
+
+    def __init__(self, place: Place, settings: Settings, listener: socket.socket) -> None:
+        self.place, self.settings, self.listener = place, settings, listener
+        self.state = State()
+        self.status = 0
+        config = uvicorn.Config(
+            make_app(self.state),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=place.drain_s,
+        )
+        self.server = Server(config)
+
+    async def run(self) -> int:
+        if self.place.parent_pipe:
+            self._watch_parent(asyncio.get_running_loop())
+        loading = asyncio.create_task(self._load())
+        await self.server.serve(sockets=[self.listener])
+        if self.state.served is None:
+            os._exit(self.status)  # a thread that loads or downloads cannot be told to stop
+        loading.cancel()
+        self.state.served.worker.close()
+        self.state.served.renderer.close()
+        return self.status
+
+    async def _load(self) -> None:
+        host, port = self.listener.getsockname()[:2]
+        logger.info("listening on %s port %d, loading", host, port)
+        try:
+            served = await load(self.settings)
+        except WeightsError as error:
+            logger.error("%s: %s", type(error).__name__, error)
+            self._leave(UNUSABLE)
+            return
+        self.state.served = served
+        names = [name for name in (served.name, served.embedder_name) if name]
+        logger.info("ready: %s at http://%s:%d/v1", " and ".join(names), host, port)
+        await served.worker.broken.wait()
+        self._leave(CRASHED)
+
+    def _leave(self, status: int) -> None:
+        self.status = status
+        self.server.should_exit = True
+
+    def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
+        def wait_for_end() -> None:
+            while os.read(0, 4096):
+                pass
+            self.server.force_exit = True  # nobody is left to drain for
+            loop.call_soon_threadsafe(self._leave, 0)
+
+        threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
+
+
+class LogLine(logging.Formatter):
+    """One JSON object a line. Prompts and answers are never logged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
+            "level": record.levelname.lower(),
+            "name": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def start_log() -> None:
+    """Everything from INFO on, to standard error; uvicorn only when something is wrong."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

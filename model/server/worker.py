@@ -1,0 +1,264 @@
+"""The thread that owns the engine and the embedder, and the line between it and the event loop.
+
+A turn of the thread: take the commands that came, one step of the engine, one slice of the waiting
+embeddings, then hand everything over in one call to the loop. With nothing to do it sleeps.
+So a command (also the abort of a client who left) waits for one step at most, neither kind of work
+starves the other, and a step costs the loop one wake-up, however many streams it feeds.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.engine.engine import Engine, Output
+from model.engine.sequence import Request
+from model.engine.stats import Stats
+from model.server.errors import Overloaded, ServerError
+
+T = TypeVar("T")
+Vectors = NDArray[np.float32]
+
+SLICE_TOKENS = 256  # of one slice while answers are being generated: about as long as a step
+IDLE_SLICE_TOKENS = 2048
+MAX_QUEUED_TOKENS = 1 << 20  # of texts that wait to be embedded
+
+logger = logging.getLogger(__name__)
+
+
+class Embedder(Protocol):
+    """What the worker needs of a sentence encoder."""
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
+        """Unit vectors [B, D]."""
+        ...
+
+
+@dataclass(eq=False)
+class EmbeddingJob:
+    """The texts of one request; `vectors` fills up slice by slice."""
+
+    sequences: list[list[int]]
+    done: asyncio.Future[Vectors]
+    vectors: list[Vectors] = field(default_factory=list)
+    num_taken: int = 0
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.done.cancelled()
+
+
+class Worker:
+    """Everything but `start` and `close` is for the event loop that called `start`."""
+
+    def __init__(
+        self, engine: Engine, embedder: Embedder | None, on_step: Callable[[Stats], None]
+    ) -> None:
+        self.engine = engine
+        self.broken = asyncio.Event()  # the thread has ended by itself; nothing will be answered
+        self._embedder = embedder
+        self._on_step = on_step
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._embeddings: deque[EmbeddingJob] = deque()  # the thread's
+        self._posts: list[tuple[Callable[..., None], Any]] = []  # the thread's, until handed over
+        self._readers: dict[str, asyncio.Queue[Output | Exception]] = {}
+        self._queued_tokens = 0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after its current turn; what is unfinished is dropped."""
+        self._commands.put(None)
+        self._thread.join()
+
+    @property
+    def num_open(self) -> int:
+        """Requests whose answers somebody is waiting for."""
+        return len(self._readers)
+
+    def is_open(self, request_id: str) -> bool:
+        return request_id in self._readers
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run `function` in the thread, between two steps."""
+        if self.broken.is_set():
+            raise ServerError("the engine has failed")
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def command() -> None:
+            try:
+                self._post(_set_result, (future, function()))
+            except Exception as error:
+                self._post(_set_exception, (future, error))
+
+        self._commands.put(command)
+        return await future
+
+    @asynccontextmanager
+    async def answers(self, requests: Sequence[Request]) -> AsyncGenerator[AsyncIterator[Output]]:
+        """Outputs of all `requests` as they come, until each has ended.
+
+        Raises what `Engine.add` raises, before anything is generated. Leaving the context early
+        aborts what is unfinished: its blocks are free within one step.
+        """
+        reader: asyncio.Queue[Output | Exception] = asyncio.Queue()
+        self._readers |= dict.fromkeys((request.id for request in requests), reader)
+        try:
+            await self.call(lambda: self._add(requests))
+            yield _read(reader, sum(request.params.n for request in requests))
+        finally:
+            for request in requests:
+                del self._readers[request.id]
+            self._commands.put(lambda: self._abort(requests))
+
+    async def abort(self, request_id: str) -> bool:
+        """End a request whose reader still waits; False if there is none."""
+
+        def abort() -> bool:
+            outputs = self.engine.abort(request_id)
+            self._post(self._hand_out, outputs)
+            return bool(outputs)
+
+        return await self.call(abort)
+
+    async def embed(self, sequences: list[list[int]]) -> Vectors:
+        """Unit vectors [B, D], computed in slices between the engine's steps."""
+        num_tokens = sum(map(len, sequences))
+        if self._queued_tokens and self._queued_tokens + num_tokens > MAX_QUEUED_TOKENS:
+            raise Overloaded("too many texts wait to be embedded")
+        job = EmbeddingJob(sequences, self._loop.create_future())
+        self._queued_tokens += num_tokens
+        try:
+            await self.call(lambda: self._embeddings.append(job))
+            return await job.done
+        finally:
+            self._queued_tokens -= num_tokens
+            job.done.cancel()
+
+    # ---------------------------------------------------------------- in the thread
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                self._hand_over()
+        except Exception:
+            logger.exception("the engine's thread ends")
+            self._post(self._fail, None)
+        self._hand_over()
+
+    def _turn(self) -> bool:
+        if not self._obey():
+            return False
+        if self.engine.has_work:
+            self._post(self._hand_out, self.engine.step())
+        if self._embeddings:
+            self._embed_slice()
+        self._post(self._on_step, self.engine.stats())
+        return True
+
+    def _obey(self) -> bool:
+        """Carry out the commands that are there; False if one says to leave."""
+        may_sleep = not self.engine.has_work and not self._embeddings
+        while True:
+            try:
+                command = self._commands.get(may_sleep)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            may_sleep = False
+
+    def _add(self, requests: Sequence[Request]) -> None:
+        """All of them or none."""
+        try:
+            for request in requests:
+                self.engine.add(request)
+        except Exception:
+            self._abort(requests)
+            raise
+
+    def _abort(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self.engine.abort(request.id)
+
+    def _embed_slice(self) -> None:
+        """As many waiting texts as fit a slice, of one request or of several."""
+        assert self._embedder is not None  # noqa: S101  (nobody enqueues without one)
+        budget = SLICE_TOKENS if self.engine.has_work else IDLE_SLICE_TOKENS
+        parts: list[tuple[EmbeddingJob, list[list[int]]]] = []
+        while self._embeddings and budget > 0:
+            job = self._embeddings[0]
+            part: list[list[int]] = []
+            while job.num_taken < len(job.sequences) and budget > 0 and not job.is_abandoned:
+                part.append(job.sequences[job.num_taken])
+                budget -= len(part[-1])
+                job.num_taken += 1
+            parts.append((job, part))
+            if job.is_abandoned or job.num_taken == len(job.sequences):
+                self._embeddings.popleft()
+        sequences = [ids for _, part in parts for ids in part]
+        vectors = self._embedder.embed(sequences) if sequences else None
+        for job, part in parts:
+            if vectors is not None:
+                job.vectors.append(vectors[: len(part)])
+                vectors = vectors[len(part) :]
+            if sum(map(len, job.vectors)) == len(job.sequences):
+                self._post(_set_result, (job.done, np.concatenate(job.vectors)))
+
+    def _post(self, function: Callable[..., None], argument: Any) -> None:
+        self._posts.append((function, argument))
+
+    def _hand_over(self) -> None:
+        posts, self._posts = self._posts, []
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_call_all, posts)
+
+    # ---------------------------------------------------------------- in the loop
+
+    def _hand_out(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if reader := self._readers.get(output.request_id):
+                reader.put_nowait(output)
+
+    def _fail(self, _: None) -> None:
+        self.broken.set()
+        for reader in self._readers.values():
+            reader.put_nowait(ServerError("the engine has failed"))
+
+
+def _call_all(posts: list[tuple[Callable[..., None], Any]]) -> None:
+    for function, argument in posts:
+        function(argument)
+
+
+def _set_result(pair: tuple[asyncio.Future[T], T]) -> None:
+    if not pair[0].done():
+        pair[0].set_result(pair[1])
+
+
+def _set_exception(pair: tuple[asyncio.Future[Any], Exception]) -> None:
+    if not pair[0].done():
+        pair[0].set_exception(pair[1])
+
+
+async def _read(
+    reader: asyncio.Queue[Output | Exception], num_running: int
+) -> AsyncIterator[Output]:
+    while num_running:
+        output = await reader.get()
+        if isinstance(output, Exception):
+            raise output
+        num_running -= output.finish_reason is not None
+        yield output

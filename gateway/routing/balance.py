@@ -143,8 +143,8 @@ class Pool:
 
     def opens_in(self, target: Target) -> float:
         """Seconds until it is worth asking for `target` again, at the earliest."""
-        probes = (r.breaker.cooldown for r in self.replicas(target))
-        return min(self.held_for(target), *probes)
+        shut = (r.breaker.cooldown for r in self.replicas(target) if not r.breaker.admits)
+        return min([self.held_for(target), *shut])
 
     def watch(self, target: Target, replica: Replica) -> None:
         """See to it that an open replica is probed."""

@@ -99,6 +99,8 @@ def read_body(body: bytes) -> Frame:
 
 def _decode(data: bytes, is_error: bool = False) -> Chunk:
     try:
+        if not data.isascii():
+            data.decode()  # the decoder takes no offence at what it skips
         chunk = _DECODER.decode(data)
     except _BAD_JSON as error:
         raise UpstreamError("malformed", str(error)) from error

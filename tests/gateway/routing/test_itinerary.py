@@ -1,0 +1,141 @@
+"""Whom a request asks next and how long it waits before that. In virtual time."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.config import Retries
+from gateway.routing.balance import Pool
+from gateway.routing.itinerary import MAX_WAIT_S, Itinerary
+from gateway.upstream import Target, UpstreamError
+
+RETRIES = Retries()
+A, B, C, LARGE = (Target(name=name, model="m", base_urls=(f"http://{name}/v1",)) for name in "abcl")
+GOES_ON = Target(name="g", model="m", base_urls=("http://g/v1",), can_continue=True)
+TOO_LONG = b'{"error": {"message": "the request exceeds the available context size"}}'
+
+
+def status(code: int, retry_after: float | None = None, body: bytes = b"") -> UpstreamError:
+    return UpstreamError("status", status=code, retry_after=retry_after, body=body)
+
+
+async def walk(pool: Pool, targets: tuple[Target, ...], errors: list[UpstreamError]) -> list[Any]:
+    """Fail with one error after the other: the names asked, then the error that ended it."""
+    itinerary = Itinerary(targets, LARGE, RETRIES, pool)
+    asked: list[Any] = []
+    for error in errors:
+        try:
+            lease = await itinerary.next()
+            asked.append(lease.target.name)
+            try:
+                with lease:
+                    raise error
+            except UpstreamError:
+                itinerary.failed(lease, error)
+        except UpstreamError as final:
+            return [*asked, final]
+    return asked
+
+
+RESET, SILENT = UpstreamError("reset"), UpstreamError("timeout_headers")
+REFUSED, LIMITED = status(400), status(429, 2.0)
+WALKS = [
+    # targets, errors, who is asked, which error ends it
+    ((A, B), [RESET] * 7, "aaabbb", RESET),
+    ((A, B), [SILENT] * 3, "ab", SILENT),
+    ((A,), [RESET] * 4, "aaa", RESET),
+    ((A, B, C), [RESET] * 7, "aaabbb", RESET),
+    ((A, B), [REFUSED], "a", REFUSED),
+    ((A, B), [status(401), status(404), RESET], "ab", None),
+    ((A, B), [LIMITED, RESET, RESET, RESET], "abbb", None),
+    ((A, B), [SILENT, REFUSED], "ab", SILENT),
+    ((A,), [status(400, body=TOO_LONG), RESET], "al", None),
+    ((A,), [status(400, body=TOO_LONG)] * 2, "al", None),
+]
+
+
+@pytest.mark.parametrize(("targets", "errors", "asked", "final"), WALKS)
+def test_walk(targets: Any, errors: Any, asked: str, final: Any, run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        *names, last = [*await walk(pool, targets, errors), None][: len(asked) + 1]
+        assert "".join(names) == asked
+        if final is not None:
+            assert last is final
+
+    run_virtual(test)
+
+
+def test_back_off_is_full_jitter(run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        waits: list[list[float]] = [[], []]
+        loop = asyncio.get_running_loop()
+        for i in range(200):
+            itinerary = Itinerary(
+                [Target(name="a", model=str(i), base_urls=("u",))], None, RETRIES, pool
+            )
+            for wait in waits:
+                with await itinerary.next() as lease:
+                    pass
+                itinerary.failed(lease, RESET)
+                before = loop.time()
+                await itinerary.next()
+                wait.append(loop.time() - before)
+        for k, wait in enumerate(waits):
+            most = RETRIES.backoff_s * 2**k
+            assert 0 <= min(wait) < 0.1 * most
+            assert 0.9 * most < max(wait) <= most
+
+    run_virtual(test)
+
+
+def test_retry_after_is_waited_for_where_nobody_else_is(run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        assert await walk(pool, (A,), [LIMITED, RESET]) == ["a", "a"]
+        assert 2.0 <= loop.time() - before <= 2.0 + RETRIES.backoff_s
+
+    run_virtual(test)
+
+
+def test_a_long_retry_after_is_the_clients(run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        error = status(429, MAX_WAIT_S + 1)
+        assert await walk(pool, (A,), [error, RESET]) == ["a", error]
+        [final] = await walk(pool, (A,), [RESET])  # another request, at once
+        assert (final.kind, final.retry_after) == ("open", MAX_WAIT_S + 1)
+        assert loop.time() == before
+
+    run_virtual(test)
+
+
+def test_nobody_open(run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        await walk(pool, (A,), [SILENT])
+        await walk(pool, (A,), [SILENT])
+        await walk(pool, (A,), [SILENT])
+        [final] = await walk(pool, (A,), [RESET])
+        assert final.kind == "open"
+        assert 0 < final.retry_after <= 10
+        assert await walk(pool, (A, B), [RESET]) == ["b"]
+
+    run_virtual(test)
+
+
+def test_recovery_asks_only_who_can_continue(run_virtual: Any) -> None:
+    async def test(pool: Pool) -> None:
+        itinerary = Itinerary([A, B, GOES_ON], LARGE, RETRIES, pool)
+        first = await itinerary.next()
+        itinerary.failed(first, RESET)
+        itinerary.recover(RESET)
+        second = await itinerary.next()
+        assert second.target is GOES_ON
+        itinerary.failed(second, REFUSED)  # a refused prefill is nobody's fault
+        with pytest.raises(UpstreamError) as caught:
+            await itinerary.next()
+        assert caught.value is RESET
+
+    run_virtual(test)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.engine.scheduler import Share
+from model.engine.sequence import Sequence
 from model.network.batch import Batch, Int32s
 
 
@@ -21,10 +22,11 @@ def build_batch(shares: Sequence_[Share], block_size: int) -> tuple[Batch, list[
     computed, counts, num_rows = [], [], []
     for sequence, count in shares:
         start = sequence.num_computed_tokens
-        token_ids += sequence.token_ids[start : start + count]
+        known = sequence.token_ids[start : start + count]
+        token_ids += known + sequence.draft[: count - len(known)]
         computed.append(start)
         counts.append(count)
-        num_rows.append(_rows(sequence.scores_prompt, count, sequence.num_pending_tokens))
+        num_rows.append(_num_rows(sequence, count))
     lengths = np.array(counts)
     ends = lengths.cumsum()
     T = int(ends[-1])
@@ -48,9 +50,11 @@ def build_batch(shares: Sequence_[Share], block_size: int) -> tuple[Batch, list[
     return batch, num_rows
 
 
-def _rows(scores_prompt: bool, count: int, pending: int) -> int:
-    """All rows of a prompt that is scored, else only the one from which to sample."""
-    return count if scores_prompt else int(count == pending)
+def _num_rows(sequence: Sequence, count: int) -> int:
+    """All rows of a prompt that is scored, else those that decide on the next tokens."""
+    if sequence.scores_prompt:
+        return count
+    return 1 + len(sequence.draft) if count == sequence.num_pending_tokens else 0
 
 
 def _last(ends: NDArray[np.int_], counts: NDArray[np.int_]) -> Int32s:

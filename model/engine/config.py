@@ -18,6 +18,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     prefill_chunk: int = 128  # of one sequence in one step, unless it has the engine to itself
     max_num_queued_reqs: int = 1024
     max_num_queued_tokens: int = 1_000_000
+    num_draft_tokens: int = 0  # guessed by prompt lookup and checked in one step; 0: no guessing
     seed: int | None = None  # of requests that bring none
 
     @property

@@ -124,6 +124,9 @@ class Engine:
             preemptions=scheduler.num_preemptions,
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
+            drafts=recorder.drafts,
+            draft_tokens=recorder.draft_tokens,
+            accepted_tokens=recorder.accepted_tokens,
             observed=recorder.take(),
         )
 
@@ -155,8 +158,8 @@ class Engine:
         sequence, params = share.sequence, share.sequence.params
         if sequence.scores_prompt:
             _score(sequence, rows)
-        self._scheduler.advance(sequence, sequence.num_computed_tokens + share.num_tokens)
-        if sequence.num_pending_tokens:
+        if share.num_tokens < sequence.num_pending_tokens:
+            self._scheduler.advance(sequence, sequence.num_computed_tokens + share.num_tokens)
             return None
         news: dict[str, Any] = {}
         if sequence.num_output_tokens == 0:
@@ -164,14 +167,44 @@ class Engine:
             if params.prompt_logprobs is not None and sequence.index == 0:
                 news["prompt_logprobs"] = sequence.prompt_logprobs
         if params.max_tokens == 0:
+            self._scheduler.advance(sequence, sequence.num_tokens)
             sequence.finish("length")
-            return self._emit(sequence, **news)
-        token_id = best[-1] if rows.ndim == 1 else choose(rows[-1], best[-1], sequence)
-        if params.logprobs is not None:
-            news["logprobs"] = [token_logprobs(rows[-1], token_id, params.logprobs)]
-        text = sequence.accept(token_id)
-        self._recorder.tokens(sequence, 1, now)
-        return self._emit(sequence, token_ids=[token_id], text=text, **news)
+        else:
+            news |= self._sample(sequence, rows, best, now)
+        return self._emit(sequence, **news)
+
+    def _sample(
+        self, sequence: Sequence, rows: NDArray[Any], best: list[int], now: float
+    ) -> dict[str, Any]:
+        """Draw the next token, and the one after for as long as the draft guessed the one before.
+
+        Each is drawn as if there were no draft, from logits that saw the same tokens.
+        """
+        known, draft, num_top = sequence.num_tokens, sequence.draft, sequence.params.logprobs
+        sequence.draft = []
+        token_ids, texts, logprobs = [], [], []
+        last = slice(-1 - len(draft), None)
+        for row, highest, guess in zip(rows[last], best[last], [*draft, None], strict=True):
+            token_id = highest if rows.ndim == 1 else choose(row, highest, sequence)
+            token_ids.append(token_id)
+            if num_top is not None:
+                logprobs.append(token_logprobs(row, token_id, num_top))
+            texts.append(sequence.accept(token_id))
+            if token_id != guess or sequence.finish_reason is not None:
+                break
+        self._scheduler.advance(sequence, known + len(token_ids) - 1)
+        self._recorder.tokens(sequence, len(token_ids), now)
+        if draft:
+            self._recorder.draft(len(draft), len(token_ids) - 1)
+        if sequence.ngrams is not None:
+            room = sequence.max_num_tokens - sequence.num_tokens - 1
+            most = min(self.config.num_draft_tokens, room)
+            sequence.draft = sequence.ngrams.draft(sequence.token_ids, most)
+        return {
+            "token_ids": token_ids,
+            "text": "".join(texts),
+            "logprobs": logprobs if num_top is not None else None,
+        }
 
     def _fail(self, sequence: Sequence, error: Exception) -> Output:
         sequence.finish("error", f"{type(error).__name__}: {error}")

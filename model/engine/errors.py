@@ -2,7 +2,8 @@
 
 EngineError
 ├── InvalidRequest     no engine of this configuration could serve it; `param` names the cause
-│   └── TooLong        prompt and answer do not fit the context or the KV pool
+│   ├── TooLong        prompt and answer do not fit the context or the KV pool
+│   └── InvalidGrammar malformed, too large or not supported; may also end a running answer
 └── QueueFull          this engine cannot take it now
 """
 
@@ -23,6 +24,10 @@ class InvalidRequest(EngineError):
 
 class TooLong(InvalidRequest):
     """The message states both numbers."""
+
+
+class InvalidGrammar(InvalidRequest):
+    """The message is the compiler's."""
 
 
 class QueueFull(EngineError):

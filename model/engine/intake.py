@@ -12,6 +12,7 @@ import numpy as np
 from model.engine.config import EngineConfig
 from model.engine.errors import InvalidRequest, TooLong
 from model.engine.kv_cache import root_hash
+from model.engine.ngram import NgramIndex
 from model.engine.sequence import Request, Sequence
 from model.engine.text import TextStream
 from model.tokenizer import Tokenizer
@@ -46,6 +47,8 @@ class Intake:
                 bad_words=bad_words,
                 # the copy's own stream of numbers, whatever else runs beside it
                 rng=None if params.is_greedy else np.random.default_rng([seed, index]),
+                matcher=None if request.grammar is None else request.grammar.matcher(),
+                ngrams=NgramIndex() if self._config.num_draft_tokens else None,
                 block_hashes=[root_hash(request.adapter, request.cache_salt)],
             )
             for index in range(params.n)

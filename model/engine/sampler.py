@@ -1,7 +1,8 @@
 """From a row of logits to the next token, in this order:
 
-raw logits → allowed ids → bad words, min_tokens, logit_bias → repetition, frequency, presence
-→ greedy shortcut → temperature → min_p → top_k → top_p → one draw from the sequence's generator.
+raw logits → allowed ids, grammar → bad words, min_tokens, logit_bias
+→ repetition, frequency, presence → greedy shortcut
+→ temperature → min_p → top_k → top_p → one draw from the sequence's generator.
 
 The engine finds the highest raw logit of all rows at once; most rows need nothing else.
 Alphabet: V vocabulary, N tokens left to choose from.
@@ -52,6 +53,10 @@ def apply_rules(raw: Row, sequence: Sequence) -> Row:
         logits = np.full_like(raw, FORBIDDEN)
         allowed = list(params.allowed_token_ids)
         logits[allowed] = raw[allowed]
+    if sequence.matcher is not None:
+        mask = sequence.matcher.mask()
+        logits[len(mask) :] = FORBIDDEN
+        logits[: len(mask)][~mask] = FORBIDDEN
     output = sequence.token_ids[sequence.num_prompt_tokens :] if sequence.bad_words else []
     for *start, last in sequence.bad_words:
         if output[len(output) - len(start) :] == start:

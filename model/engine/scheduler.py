@@ -102,11 +102,16 @@ class Scheduler:
         limit = budget if is_alone else min(budget, self._config.prefill_chunk)
         if sequence.scores_prompt:
             limit = min(limit, SCORED_CHUNK)
+        if self._missing(sequence, sequence.num_pending_tokens) > self.pool.num_free:
+            sequence.draft = []  # nobody gives up blocks for a guess
+        excess = sequence.num_pending_tokens - limit
+        if excess > 0:
+            del sequence.draft[-excess:]
         return min(sequence.num_pending_tokens, limit)
 
     def _make_room(self, sequence: Sequence, count: int) -> bool:
         """Give a running sequence blocks for `count` more tokens; False if it lost its own."""
-        missing = self._num_blocks(sequence.num_computed_tokens + count) - len(sequence.block_table)
+        missing = self._missing(sequence, count)
         while missing > self.pool.num_free:
             victim = self.running.pop()
             self._preempt(victim)
@@ -116,8 +121,13 @@ class Scheduler:
             sequence.block_table.extend(self.pool.allocate(missing))
         return True
 
+    def _missing(self, sequence: Sequence, count: int) -> int:
+        """How many blocks it lacks for `count` more tokens; below 0 where some are to spare."""
+        return self._num_blocks(sequence.num_computed_tokens + count) - len(sequence.block_table)
+
     def _preempt(self, victim: Sequence) -> None:
         self._release(victim)
+        victim.draft = []
         self.add_ahead([victim])
         self.num_preemptions += 1
 

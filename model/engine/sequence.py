@@ -15,7 +15,9 @@ import msgspec
 import numpy as np
 
 from model.engine.errors import InvalidRequest
+from model.engine.grammar import Grammar, Matcher
 from model.engine.logprobs import TokenLogprobs
+from model.engine.ngram import NgramIndex
 from model.engine.text import TextStream
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -94,11 +96,15 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """`params.n` answers to one prompt. Blocks are shared only within an adapter and a salt."""
+    """`params.n` answers to one prompt. Blocks are shared only within an adapter and a salt.
+
+    A `grammar` is compiled before, by `Grammars.compile`.
+    """
 
     id: str
     prompt_ids: list[int]
     params: SamplingParams
+    grammar: Grammar | None = None
     cache_salt: str = ""
     adapter: str | None = None
 
@@ -119,11 +125,14 @@ class Sequence:
     arrived: float
     bad_words: tuple[tuple[int, ...], ...] = ()
     rng: np.random.Generator | None = None  # None: greedy
+    matcher: Matcher | None = None
+    ngrams: NgramIndex | None = None  # None: no guessing
     siblings: list[Sequence] = field(default_factory=list)  # wait for this one's prompt blocks
 
     token_ids: list[int] = field(init=False)
     num_prompt_tokens: int = field(init=False)
     is_plain: bool = field(init=False)
+    draft: list[int] = field(default_factory=list)  # guesses at what follows token_ids
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0  # prompt tokens that the first admission found in the cache
     block_table: array[int] = field(default_factory=lambda: array("i"))
@@ -140,7 +149,7 @@ class Sequence:
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.prompt_ids)
         self.num_prompt_tokens = len(self.token_ids)
-        self.is_plain = self.params.is_plain
+        self.is_plain = self.params.is_plain and self.matcher is None
         if self.params.has_penalties:
             self.counts = Counter()
 
@@ -158,8 +167,8 @@ class Sequence:
 
     @property
     def num_pending_tokens(self) -> int:
-        """Tokens still to be computed before the next can be sampled."""
-        return len(self.token_ids) - self.num_computed_tokens
+        """Tokens still to be computed before the next can be sampled, guesses included."""
+        return len(self.token_ids) + len(self.draft) - self.num_computed_tokens
 
     @property
     def scores_prompt(self) -> bool:
@@ -178,6 +187,7 @@ class Sequence:
         self.token_ids.append(token_id)
         if self.counts is not None:
             self.counts[token_id] += 1
+        is_complete = self.matcher is not None and self.matcher.accept(token_id)
         is_eos = token_id in self.eos_ids
         if may_stop and (is_eos or token_id in self.params.stop_token_ids):
             self.finish("stop", None if is_eos else token_id)
@@ -186,8 +196,8 @@ class Sequence:
         text = self.text.push(token_id, may_stop)
         if self.text.stopped_by is not None:
             self.finish("stop", self.text.stopped_by)
-        elif len(self.token_ids) >= self.max_num_tokens:
-            self.finish("length")
+        elif is_complete or len(self.token_ids) >= self.max_num_tokens:
+            self.finish("stop" if is_complete else "length")
             text += self.text.flush()
         return text
 

@@ -58,6 +58,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     preemptions: int
     prefix_queries: int  # tokens looked up in the prefix cache
     prefix_hits: int  # tokens found there
+    drafts: int  # steps of a sequence that checked a guess
+    draft_tokens: int
+    accepted_tokens: int  # of those
 
     observed: Observed  # since the call before
 
@@ -68,6 +71,7 @@ class Recorder:
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.drafts = self.draft_tokens = self.accepted_tokens = 0
         self.observed = Observed()
 
     def take(self) -> Observed:
@@ -84,6 +88,12 @@ class Recorder:
         else:
             self.observed.inter_token_latency.append(now - sequence.last_token)
         sequence.last_token = now
+
+    def draft(self, num_tokens: int, num_accepted: int) -> None:
+        """A guess of `num_tokens` was checked."""
+        self.drafts += 1
+        self.draft_tokens += num_tokens
+        self.accepted_tokens += num_accepted
 
     def end(self, sequence: Sequence, now: float) -> None:
         """`sequence` got its finish_reason."""

@@ -72,10 +72,12 @@ def check_every_path(run: Run, network: Llama, tokenizer: Tokenizer, prompts: An
         "chunk 16": engine_over(network, tokenizer, prefill_chunk=16, max_num_batched_tokens=16),
         "preempted": engine_over(network, tokenizer, num_blocks=-(-longest // 16) + 1),
         "no prefix": engine_over(network, tokenizer, prefix_caching=False),
+        "speculation": engine_over(network, tokenizer, num_draft_tokens=4),
     }
     for name, engine in paths.items():
         assert answers(run, engine, prompts) == alone, f"{name}; smallest gap {gap:.1e}"
     assert paths["preempted"].stats().preemptions > 0
+    assert paths["speculation"].stats().accepted_tokens > 0
     assert paths["in a batch of 8"].stats().prefix_hits == 0
     warm = answers(run, paths["in a batch of 8"], prompts)
     assert warm == alone, f"warm prefix; smallest gap {gap:.1e}"
@@ -126,6 +128,22 @@ def test_logprobs_are_those_of_the_plain_forward_pass(
         ids = [i for i, _ in entry.top]
         assert ids == np.argsort(-row)[: len(ids)].tolist()
     assert {len(entry.top) for entry in entries if entry} == {2, 3}
+
+
+def test_guesses_change_no_sampled_token(network: Llama, run: Run) -> None:
+    prompt = [7, 8, 9, 10] * 5
+
+    def sampled(engine: Engine) -> list[int]:
+        # among three tokens the same run often comes again
+        params = SamplingParams(top_p=0.9, seed=3, max_tokens=100, allowed_token_ids=(7, 8, 9))
+        outputs = run(engine, Request(id="a", prompt_ids=prompt, params=params))["a", 0]
+        return [token_id for output in outputs for token_id in output.token_ids]
+
+    guessing = engine_over(network, num_draft_tokens=5)
+    assert sampled(guessing) == sampled(engine_over(network))
+    stats = guessing.stats()
+    assert 0 < stats.accepted_tokens < stats.draft_tokens
+    assert len(stats.observed.iteration_tokens) == 100 - stats.accepted_tokens
 
 
 def test_scoring_alone_makes_no_token(network: Llama, run: Run) -> None:

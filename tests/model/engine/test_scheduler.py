@@ -126,18 +126,24 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
-    requests, st.integers(13, 40), st.sampled_from([1, 3, 16]), st.booleans(), st.integers(1, 30)
-)
+    requests, st.integers(13, 40), st.sampled_from([1, 3, 16]), st.booleans(), st.integers(1, 30),
+    st.sampled_from([(258, 0), (258, 3), (2, 5)]),
+)  # fmt: skip
 def test_every_answer_is_right_whatever_the_schedule(
     wanted: list[tuple[int, int, int, int, str]],
     num_blocks: int,
     chunk: int,
     caching: bool,
     budget: int,
+    guesses: tuple[int, int],
 ) -> None:
-    """The fake network reads its cache, so a wrong block anywhere gives a wrong token."""
+    """The fake network reads its cache, so a wrong block anywhere gives a wrong token.
+
+    Where it knows two tokens only, it repeats itself, and guesses come true.
+    """
+    vocab_size, num_draft_tokens = guesses
     config = EngineConfig(
         context_length=52,
         num_blocks=num_blocks,
@@ -146,8 +152,9 @@ def test_every_answer_is_right_whatever_the_schedule(
         max_num_batched_tokens=budget,
         max_num_seqs=5,
         prefix_caching=caching,
+        num_draft_tokens=num_draft_tokens,
     )
-    runner = FakeRunner(BYTES.vocab_size, num_blocks, 4)
+    runner = FakeRunner(vocab_size, num_blocks, 4)
     engine = Engine(runner, BYTES, config, VirtualClock())
     texts: dict[tuple[str, int], list[int]] = {}
     step = 0

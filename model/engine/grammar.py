@@ -87,6 +87,8 @@ class Grammars:
             raise InvalidGrammar(str(error), kind) from error
         limits = llguidance.LLParserLimits(verbose_errors=False)
         matcher = llguidance.LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # some errors show only when the first token is asked for
         if matcher.is_error():
             raise InvalidGrammar(matcher.get_error().strip(), kind)
         return Grammar(matcher, self._tokenizer.vocab_size)

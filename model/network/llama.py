@@ -13,6 +13,7 @@ from model.network.config import NetworkConfig
 from model.network.functional import attention, rms_norm, rope, rope_table, swiglu
 from model.network.kv_storage import KVStorage
 from model.network.linear import DenseLinear, Floats, Linear
+from model.network.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,18 @@ class Llama:
         self.config = config
         self.weights = weights
         self.cos, self.sin = rope_table(config.context_length, config.head_dim, config.rope_base)
+
+    @classmethod
+    def from_tensors(cls, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> "Llama":
+        """The llama of tensors under their canonical names (see `shapes`)."""
+        linears: dict[str, Linear] = {}
+        norms: dict[str, Floats] = {}
+        for name, shape in shapes(config).items():
+            if len(shape) == 1:
+                norms[name] = tensors[name].dequantize()
+            else:
+                linears[name] = DenseLinear(tensors[name].dequantize())
+        return assemble(config, linears, norms)
 
     def new_kv(self, num_blocks: int, block_size: int) -> KVStorage:
         """An empty KV pool of this network's shape."""

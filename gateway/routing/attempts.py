@@ -58,8 +58,8 @@ class Attempt(msgspec.Struct):
     is_delivered: bool = False  # something of it was handed out
 
     def take(self, frame: Frame) -> None:
-        if frame.text:
-            self.text_bytes += len(frame.text.encode(errors="surrogatepass"))
+        if text := frame.text:
+            self.text_bytes += len(text.encode(errors="surrogatepass"))
         if frame.kind == "content" or any(choice.has_content for choice in frame.choices):
             self.num_chunks += 1
         if frame.usage is not None:
@@ -142,27 +142,45 @@ async def _whole(reply: Reply) -> AsyncGenerator[Frame, None]:
     yield read_body(await reply.read(ANSWER_BYTES))
 
 
+class _Progress:
+    """Which choices have begun and which have finished."""
+
+    def __init__(self, num_choices: int) -> None:
+        self.num_choices = num_choices
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._finished) >= self.num_choices and self._finished == self._begun
+
+    def take(self, frame: Frame) -> bool:
+        """Has this frame made the answer complete, or incomplete again?"""
+        was_complete = self.is_complete
+        for choice in frame.choices:
+            self._begun.add(choice.index)
+            if choice.finish_reason is not None:
+                self._finished.add(choice.index)
+        return was_complete != self.is_complete
+
+
 async def _stream(reply: Reply, num_choices: int) -> AsyncGenerator[Frame, None]:
     """The frames of a stream up to [DONE], which stands at its end if it was earned."""
-    begun: set[int] = set()
-    finished: set[int] = set()
+    progress = _Progress(num_choices)
     try:
         async with aclosing(reply.events()) as events:
             async for event in events:
                 frame = read_event(event)
                 if frame.kind == "done":
-                    num_choices = len(begun)  # an upstream may give fewer than were asked for
+                    progress.num_choices = 1  # an upstream may give fewer than were asked for
                     break
                 yield frame
-                begun.update([choice.index for choice in frame.choices])
-                if frame.kind == "finish":
-                    finished.update(c.index for c in frame.choices if c.finish_reason is not None)
-                    if len(finished) >= num_choices:
-                        reply.ending(END_S)
+                if progress.take(frame):
+                    reply.ending(END_S) if progress.is_complete else reply.began()
     except UpstreamError:
-        if len(finished) < num_choices:
+        if not progress.is_complete:
             raise
-    if not finished or len(finished) < num_choices:
+    if not progress.is_complete:
         raise UpstreamError("truncated", "the stream ended without a finish_reason")
     yield DONE_FRAME
     await reply.drain(DRAIN_S)

@@ -74,7 +74,9 @@ class Delivery:
                     return None
         if self._identity is None:
             first = msgspec.json.decode(self._first)
-            self._identity = {name: first[name] for name in ("id", "created") if name in first}
+            self._identity = {
+                name: first[name] for name in ("id", "created", "model") if name in first
+            }
         return longer
 
     def _hold(self, frame: Frame) -> None:

@@ -34,8 +34,11 @@ class Choice(msgspec.Struct):
     @property
     def has_content(self) -> bool:
         """Text, reasoning, a refusal, a tool call: whatever a client would show or use."""
-        delta = self.delta or {}
-        return bool(self.text) or any(it for name, it in delta.items() if name != "role")
+        if not self.delta:
+            return bool(self.text)
+        if self.delta.get("content"):
+            return True
+        return any(it for name, it in self.delta.items() if name != "role")
 
 
 class Chunk(msgspec.Struct):
@@ -53,7 +56,7 @@ class Frame(msgspec.Struct, frozen=True):
     kind: Kind
     raw: bytes
     data: bytes = b""
-    choices: tuple[Choice, ...] = ()
+    choices: list[Choice] = []
     usage: dict[str, Any] | None = None
 
     @property
@@ -75,23 +78,21 @@ def read_event(event: Event) -> Frame:
     if event.data.strip() == b"[DONE]":
         return DONE_FRAME
     chunk = _decode(event.data, is_error=event.event == "error")
-    choices = tuple(chunk.choices or ())
-    kind: Kind = "other"
+    choices = chunk.choices or []
+    kind: Kind = "other" if choices or chunk.usage is None else "usage"
     for choice in choices:
         if choice.finish_reason is not None:
             kind = "finish"
             _check_finish(choice.finish_reason)
         elif kind == "other" and choice.has_content:
             kind = "content"
-    if chunk.usage is not None and not choices:
-        kind = "usage"
     return Frame(kind, event.raw, event.data, choices, chunk.usage)
 
 
 def read_body(body: bytes) -> Frame:
     """The body of a reply that is not streamed. Raises UpstreamError as `read_event` does."""
     chunk = _decode(body)
-    choices = tuple(chunk.choices or ())
+    choices = chunk.choices or []
     for choice in choices:
         _check_finish(choice.finish_reason)
     return Frame("body", body, body, choices, chunk.usage)

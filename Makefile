@@ -70,7 +70,7 @@ format: $(VENV)/.dev  ## put the code in form
 	$(VENV)/bin/ruff check --fix .
 
 docs: $(VENV)/.dev  ## write docs/reference.md from the code
-	$(VENV)/bin/python tests/reference.py
+	$(VENV)/bin/python docs/make_reference.py
 
 lessons: $(VENV)/.serve pull  ## the course, lesson by lesson (CHAPTER=00_model, ANSWERS=1)
 	@$(VENV)/bin/python -m lessons $(CHAPTER) $(if $(ANSWERS),--answers)

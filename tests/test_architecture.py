@@ -6,6 +6,7 @@ Every import counts, those inside functions too. What the rules are for is in RE
 import ast
 import io
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -116,6 +117,17 @@ def test_no_circle() -> None:
 
 def test_names_say_something() -> None:
     assert not {module for module in FILES if BANNED & set(module.split("."))}
+
+
+def test_every_package_is_shipped() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    shipped = ("gateway", "model")
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in shipped
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert {name for name in listed if name.partition(".")[0] in shipped} == folders
 
 
 def lines_of_code(source: str) -> int:

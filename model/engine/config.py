@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All counts are tokens unless they say otherwise."""
 
     context_length: int
@@ -19,6 +19,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_num_queued_reqs: int = 1024
     max_num_queued_tokens: int = 1_000_000
     num_draft_tokens: int = 0  # guessed by prompt lookup and checked in one step; 0: no guessing
+    samples: bool = True  # False: the runner chooses, so nothing may shape or explain the choice
     seed: int | None = None  # of requests that bring none
 
     @property

@@ -66,7 +66,7 @@ class Engine:
         self, runner: Runner, tokenizer: Tokenizer, config: EngineConfig, clock: Clock
     ) -> None:
         self.config = config
-        self._runner = runner
+        self.runner = runner
         self._clock = clock
         self._intake = Intake(tokenizer, config)
         self._scheduler = Scheduler(config)
@@ -104,7 +104,7 @@ class Engine:
         batch, num_rows = build_batch(shares, self.config.block_size)
         self._recorder.observed.iteration_tokens.append(batch.num_tokens)
         try:
-            result = self._runner.execute(batch, [share.sequence for share in shares])
+            result = self.runner.execute(batch, [share.sequence for share in shares])
         except Exception as error:
             logger.exception("a batch of %d sequences failed", len(shares))
             return [self._fail(share.sequence, error) for share in shares]

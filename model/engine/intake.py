@@ -71,6 +71,8 @@ class Intake:
                 f" prompt and answer may have {longest}",
                 "max_tokens",
             )
+        if not self._config.samples:
+            self._check_unsampled(request)
         self._check_vocabulary(request.prompt_ids, "prompt_ids")
         self._check_vocabulary(params.logit_bias, "logit_bias")
         self._check_vocabulary(params.stop_token_ids, "stop_token_ids")
@@ -82,6 +84,20 @@ class Intake:
         if lowest < 0 or highest >= size:
             wrong = lowest if lowest < 0 else highest
             raise InvalidRequest(f"token {wrong} is not in the vocabulary of {size}", param)
+
+    def _check_unsampled(self, request: Request) -> None:
+        """Refuse what only logits can answer. How to draw (temperature, seed) asks nothing."""
+        params = request.params
+        for name, value in (
+            ("logprobs", params.logprobs is not None),
+            ("prompt_logprobs", params.prompt_logprobs is not None),
+            ("logit_bias", params.logit_bias),
+            ("allowed_token_ids", params.allowed_token_ids),
+            ("bad_words", params.bad_words),
+            ("grammar", request.grammar),
+        ):
+            if value:
+                raise InvalidRequest(f"{name} needs logits, and this model has none", name)
 
     def _bad_words(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """Each word as it is tokenised at the start of a text and after a space."""

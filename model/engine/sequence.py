@@ -138,6 +138,7 @@ class Sequence:
     block_table: array[int] = field(default_factory=lambda: array("i"))
     block_hashes: list[bytes] = field(default_factory=list)  # the salt's, then one per full block
     num_shared_blocks: int = 0  # of block_table, from the left: registered under their hash
+    script: list[int] = field(default_factory=list)  # what an emulated network is going to say
     counts: Counter[int] | None = None  # of output tokens; kept only for penalties
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     finish_reason: FinishReason | None = None

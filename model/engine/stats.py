@@ -31,7 +31,7 @@ class Finished(NamedTuple):
     prefill: float | None  # from there to the first token
     decode: float | None  # from the first to the last token
     inference: float | None  # from admission to the last token
-    per_output_token: float | None  # decode over the tokens after the first
+    per_output_token: float | None  # decode over the tokens after the first; 0 if there are none
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Recorder:
         """`sequence` got its finish_reason."""
         begun, first, last = sequence.admitted, sequence.first_token, sequence.last_token
         decode = None if first is None else last - first
-        num_later = sequence.num_output_tokens - 1
+        num_later = max(sequence.num_output_tokens - 1, 1)
         self.observed.finished.append(
             Finished(
                 reason=sequence.finish_reason or "error",
@@ -112,6 +112,6 @@ class Recorder:
                 prefill=None if begun is None or first is None else first - begun,
                 decode=decode,
                 inference=None if begun is None or first is None else last - begun,
-                per_output_token=decode / num_later if decode is not None and num_later else None,
+                per_output_token=None if decode is None else decode / num_later,
             )
         )

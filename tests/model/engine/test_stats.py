@@ -79,7 +79,7 @@ def test_an_abort_in_the_queue_has_no_times_but_its_own(
     waiting, running = engine.stats().observed.finished
     assert (waiting.queue, waiting.prefill, waiting.decode, waiting.e2e) == (None, None, None, 1)
     assert (running.queue, running.prefill, running.decode, running.e2e) == (0, 1, 0, 1)
-    assert running.per_output_token is None
+    assert running.per_output_token == 0
 
 
 def test_preemption_neither_hides_nor_repeats_anything(

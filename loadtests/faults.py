@@ -88,20 +88,25 @@ class Ask:
 
     @property
     def usage(self) -> dict[str, int]:
-        num_words = NUM_WORDS - len(self.prefill.split())
-        return {"prompt_tokens": 7, "completion_tokens": num_words, "total_tokens": 7 + num_words}
+        num_given = len(self.prefill.split())
+        counts = {"prompt_tokens": 7 + num_given, "completion_tokens": NUM_WORDS - num_given}
+        return {**counts, "total_tokens": 7 + NUM_WORDS}
+
+    def piece(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> str:
+        head = {"id": f"{kind}-{self.nth}", "object": kind, "created": 1, "model": self.model}
+        return json.dumps({**head, "choices": choices, **more})
 
     def chunk(self, delta: dict[str, str], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        head = {"id": f"chatcmpl-{self.nth}", "object": "chat.completion.chunk", "created": 1}
-        return json.dumps({**head, "model": self.model, "choices": [choice]})
+        return self.piece("chat.completion.chunk", [choice])
+
+    def usage_chunk(self) -> str:
+        return self.piece("chat.completion.chunk", [], usage=self.usage)
 
     def completion(self) -> bytes:
         message = {"role": "assistant", "content": ANSWER[len(self.prefill) :]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        head = {"id": f"chatcmpl-{self.nth}", "object": "chat.completion", "created": 1}
-        head |= {"model": self.model, "usage": self.usage}
-        return json.dumps({**head, "choices": [choice]}).encode()
+        return self.piece("chat.completion", [choice], usage=self.usage).encode()
 
 
 class Wire:
@@ -193,7 +198,7 @@ async def _stream(ask: Ask, fault: Fault, wire: Wire, scale: float) -> None:
         is_garbled = fault.then == "garble" and i == fault.num_words
         await wire.event(text[:-40] if is_garbled else text)
     await wire.event(ask.chunk({}, "stop"))
-    await wire.event(json.dumps({"id": "usage", "choices": [], "usage": ask.usage}))
+    await wire.event(ask.usage_chunk())
     if not fault.is_done:
         await asyncio.sleep(60 * scale)
         return wire.close()

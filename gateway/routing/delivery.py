@@ -38,6 +38,7 @@ class Delivery:
         self._held: list[Frame] = []
         self._size = 0
         self._text: list[str] = []
+        self._num_prefilled = 0
         self._is_plain = True  # nothing but the text of one choice was given
         self._first = b""
         self._identity: dict[str, Any] | None = None  # of the answer that is being continued
@@ -64,6 +65,7 @@ class Delivery:
     def resume(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """`body`, asking to go on where the text breaks off; None where that cannot be asked."""
         text = "".join(self._text)
+        self._num_prefilled = len(self._text)
         if not text or not self._is_plain or any(body.get(name) for name in GRAMMARS):
             return None
         longer = _extended(body, text)
@@ -96,8 +98,21 @@ class Delivery:
             return ()
         if frame.kind == "done":
             return (frame,)
-        data = msgspec.json.encode(msgspec.json.decode(frame.data) | identity)
+        chunk = msgspec.json.decode(frame.data) | identity
+        if frame.usage is not None:
+            chunk["usage"] = self._usage_of_both(frame.usage)
+        data = msgspec.json.encode(chunk)
         return (msgspec.structs.replace(frame, data=data, raw=encode_event(data)),)
+
+    def _usage_of_both(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """What was sent as a prefill was prompt to the second upstream, but answer to the client.
+
+        The first upstream gave no count before it broke off; a piece of text counts as a token.
+        """
+        prompt = max(0, usage.get("prompt_tokens", 0) - self._num_prefilled)
+        completion = usage.get("completion_tokens", 0) + self._num_prefilled
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+        return usage | counts | {"total_tokens": prompt + completion}
 
 
 def _is_plain(choice: Choice) -> bool:

@@ -100,4 +100,9 @@ def test_a_continuation_keeps_the_identity_of_the_answer() -> None:
     [given] = delivery.take(other)
     assert json.loads(given.data) == json.loads(WORD.data)
     assert given.raw == b"data: " + given.data + b"\n\n"
+    counts = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
+    data = json.dumps({"id": "second", "choices": [], "usage": counts}).encode()
+    [usage] = delivery.take(read_event(Event(data, data)))
+    counts = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    assert json.loads(usage.data)["usage"] == counts
     assert list(delivery.take(DONE_FRAME)) == [DONE_FRAME]

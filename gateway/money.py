@@ -15,6 +15,9 @@ MAX = 2**62  # what both databases can sum without an overflow
 
 
 def to_nano(dollars: Decimal) -> int:
+    """Raises ValueError for what is no amount: below zero, or no number."""
+    if not dollars.is_finite() or dollars < 0:
+        raise ValueError(f"{dollars} is no amount of money")
     return min(MAX, int((dollars * NANO).to_integral_value(ROUND_HALF_EVEN)))
 
 

@@ -3,6 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
+from gateway.errors import BadRequest
 from gateway.store.rows import now_ms
 from gateway.store.tables import audit
 
@@ -44,12 +45,14 @@ def record(
 
 
 def entries(
-    connection: sa.Connection, subject: str = "", before: int | None = None, limit: int = 100
+    connection: sa.Connection, subject: str = "", before: str = "", limit: int = 100
 ) -> list[Entry]:
-    """The youngest first; `before` is the id to go on from."""
+    """The youngest first; `before` is the id of the last one seen. Raises BadRequest."""
     query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
     if subject:
         query = query.where(audit.c.subject == subject)
-    if before is not None:
-        query = query.where(audit.c.id < before)
+    if before:
+        if not before.isascii() or not before.isdigit():
+            raise BadRequest("an audit id is a number", param="before")
+        query = query.where(audit.c.id < int(before))
     return [Entry(**row._mapping) for row in connection.execute(query)]

@@ -64,7 +64,7 @@ class _Watcher:
         self.stopped = threading.Event()
         self._store = store
         self._is_postgres = store.engine.dialect.name == "postgresql"
-        self._connection: sa.PoolProxiedConnection | None = None
+        self._connection: Any = None  # the driver's own
         self._data_version = -1
         self._seen: dict[str, int] = {}
 
@@ -72,7 +72,7 @@ class _Watcher:
         """Waits for one poll at most. The topics that moved since the last call."""
         if self._connection is None:
             self._connection = self._listen()
-        elif not self._has_news(self._connection.driver_connection):
+        elif not self._has_news():
             return set()
         with self._store.begin() as connection:
             now = versions(connection)
@@ -80,23 +80,23 @@ class _Watcher:
         self._seen = now
         return moved
 
-    def _listen(self) -> sa.PoolProxiedConnection:
+    def _listen(self) -> Any:
         connection = self._store.engine.raw_connection()
         connection.detach()  # it listens, so nobody else may get it from the pool
-        driver: Any = connection.driver_connection
+        driver: Any = connection.dbapi_connection
         if self._is_postgres:
             driver.autocommit = True
             driver.execute(f"LISTEN {CHANNEL}")
-        return connection
+        return driver
 
-    def _has_news(self, driver: Any) -> bool:
+    def _has_news(self) -> bool:
         if self._is_postgres:
-            for _ in driver.notifies(timeout=POLL_POSTGRES_S, stop_after=1):
+            for _ in self._connection.notifies(timeout=POLL_POSTGRES_S, stop_after=1):
                 pass
             return True
         self.stopped.wait(POLL_SQLITE_S)
-        version: int = driver.execute("PRAGMA data_version").fetchone()[0]
-        before, self._data_version = self._data_version, version
+        before = self._data_version
+        (self._data_version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return before != self._data_version
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ one thread, so a batch of ledger rows never stands between a reader and its row.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self.errors = (sa.exc.DBAPIError, engine.dialect.loaded_dbapi.Error)  # it does not answer
+        self._writing = engine.execution_options(write=True)
         self._writer = ThreadPoolExecutor(1, "store-write")
         self._readers = ThreadPoolExecutor(READERS, "store-read")
 
@@ -49,13 +51,15 @@ class Store:
         except sa.exc.DBAPIError as error:
             store.close()
             raise Unavailable(f"the store cannot be opened: {error.orig}") from error
+        except Unavailable:
+            store.close()
+            raise
         return store
 
     @contextmanager
     def begin(self, *, write: bool = False) -> Iterator[sa.Connection]:
         """A transaction for the calling thread, committed at the end unless an error leaves it."""
-        engine = self.engine.execution_options(write=write)
-        with engine.begin() as connection:
+        with (self._writing if write else self.engine).begin() as connection:
             yield connection
 
     async def read(
@@ -102,8 +106,17 @@ def _make_engine(url: str) -> sa.Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say, not where the driver does
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:  # SQLite's own timeout does not hold for this switch
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

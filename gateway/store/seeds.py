@@ -33,6 +33,11 @@ def config_keys(config: Config, env: Mapping[str, str] = os.environ) -> dict[str
 def plant(connection: sa.Connection, config: Config, env: Mapping[str, str] = os.environ) -> None:
     """Keys, their teams, labels and weights. Any number of times, by any number of processes."""
     _plant_keys(connection, config, env)
+    plant_traffic(connection, config)
+
+
+def plant_traffic(connection: sa.Connection, config: Config) -> None:
+    """Labels and weights, which need no secret to be at hand."""
     _plant_labels(connection, config)
     _plant_weights(connection, config)
 

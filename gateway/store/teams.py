@@ -4,6 +4,7 @@ A budget's subject is "global", "team:NAME", "family:NAME" or "key:ID". `soft` o
 is the cost limit that admission enforces. Both are nano-dollars per UTC day or month.
 """
 
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -26,12 +27,21 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """None: without that bound."""
+    """Nano-dollars; None: without that bound."""
 
     subject: str
     period: Literal["day", "month"]
     soft: int | None = None
     hard: int | None = None
+
+
+class NewBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked for, in dollars. Without soft and hard the budget is removed."""
+
+    subject: str
+    period: Literal["day", "month"]
+    soft: Decimal | None = None
+    hard: Decimal | None = None
 
 
 def all_teams(connection: sa.Connection) -> list[Team]:
@@ -70,23 +80,34 @@ def all_budgets(connection: sa.Connection) -> list[Budget]:
     return [Budget(**row._mapping) for row in connection.execute(query)]
 
 
-def put_budget(connection: sa.Connection, by: By, budget: Budget) -> Budget:
-    """Sets the subject's budget for the period; without soft and hard it is removed."""
-    kind, _, name = budget.subject.partition(":")
-    if budget.subject != "global" and (kind not in ("team", "family", "key") or not name):
+def put_budget(connection: sa.Connection, by: By, new: NewBudget) -> Budget:
+    """Sets or removes the subject's budget for the period. Raises BadRequest."""
+    kind, _, name = new.subject.partition(":")
+    if new.subject != "global" and (kind not in ("team", "family", "key") or not name):
         raise BadRequest(
             "a budget is for global, team:NAME, family:NAME or key:ID", param="subject"
         )
+    soft, hard = _nano(new.soft, "soft"), _nano(new.hard, "hard")
+    budget = Budget(subject=new.subject, period=new.period, soft=soft, hard=hard)
     note(connection, "budgets")  # first: its row lock makes two writers queue
-    where = (budgets.c.subject == budget.subject) & (budgets.c.period == budget.period)
+    where = (budgets.c.subject == new.subject) & (budgets.c.period == new.period)
     old = connection.execute(sa.select(budgets).where(where)).one_or_none()
-    before = _spell(Budget(**old._mapping)) if old else ""
-    if budget.soft is None and budget.hard is None:
+    if soft is None and hard is None:
         connection.execute(budgets.delete().where(where))
     else:
         put(connection, budgets, msgspec.structs.asdict(budget))
-    record(connection, by, "budget.put", budget.subject, before, _spell(budget))
+    before = _spell(Budget(**old._mapping)) if old else ""
+    record(connection, by, "budget.put", new.subject, before, _spell(budget))
     return budget
+
+
+def _nano(dollars: Decimal | None, param: str) -> int | None:
+    if dollars is None:
+        return None
+    try:
+        return money.to_nano(dollars)
+    except ValueError as error:
+        raise BadRequest(str(error), param=param) from error
 
 
 def _spell(budget: Budget) -> str:

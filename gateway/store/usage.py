@@ -12,8 +12,10 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.errors import BadRequest
+from gateway.forecast import Forecast, forecast
 from gateway.store.rows import insert
 from gateway.store.tables import keys, ledger, usage_daily
+from gateway.store.teams import Budget, all_budgets
 
 Dimension = Literal["key", "team", "family", "release", "day"]
 DIMENSIONS = ("key", "team", "family", "release")
@@ -160,6 +162,16 @@ def spent(connection: sa.Connection, subject: str, since: datetime.date) -> int:
     return int(connection.scalar(query) or 0)
 
 
+def budgets_spent(connection: sa.Connection, today: datetime.date) -> list[tuple[Budget, int]]:
+    """Every budget, and what its present day or month has cost so far."""
+    return [(it, budget_spent(connection, it, today)) for it in all_budgets(connection)]
+
+
+def budget_spent(connection: sa.Connection, budget: Budget, today: datetime.date) -> int:
+    since = today if budget.period == "day" else today.replace(day=1)
+    return spent(connection, budget.subject, since)
+
+
 def requests(
     connection: sa.Connection, outcome: str = "", before: str = "", limit: int = 100
 ) -> list[Row]:
@@ -177,3 +189,17 @@ def prune(connection: sa.Connection, before_id: str) -> int:
     old = sa.select(ledger.c.id).where(ledger.c.id < before_id).order_by(ledger.c.id)
     gone = connection.execute(ledger.delete().where(ledger.c.id.in_(old.limit(PRUNE_ROWS))))
     return gone.rowcount
+
+
+def forecast_now(connection: sa.Connection) -> Forecast:
+    """What the present month will have cost, over everything."""
+    now = datetime.datetime.now(datetime.UTC)
+    return forecast(_daily_cost(connection, now.date() - datetime.timedelta(days=62)), now)
+
+
+def _daily_cost(connection: sa.Connection, since: datetime.date) -> dict[datetime.date, int]:
+    query = sa.select(usage_daily.c.day, sa.func.sum(usage_daily.c.cost).label("cost"))
+    query = query.where(usage_daily.c.day >= since.isoformat()).group_by(usage_daily.c.day)
+    return {
+        datetime.date.fromisoformat(row.day): int(row.cost) for row in connection.execute(query)
+    }

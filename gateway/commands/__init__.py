@@ -1,0 +1,74 @@
+"""The command line over the store, by subject.
+
+Each command is one function of the store in one transaction, the same that the admin API calls; a
+running gateway notices within a second. Who runs them has the store itself, hence every scope.
+Databases are imported when a command runs: they take half a second.
+"""
+
+import getpass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from gateway.config import Config
+    from gateway.store.audit import By
+
+CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path), help="The TOML file that names the store."
+)
+FORMAT = click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table"
+)
+WHY = click.option("--why", required=True, help="The reason, kept in the audit.")
+
+
+@contextmanager
+def opened(path: Path | None, write: bool = False) -> Iterator[tuple["sa.Connection", "Config"]]:
+    """A transaction on the store that the config names; a failure is one line and exit code 1."""
+    from gateway.config_file import ConfigError, load
+    from gateway.errors import GatewayError
+    from gateway.store import Store
+    from gateway.store.seeds import plant_traffic
+
+    try:
+        config = load(path).config
+        store = Store.open(config.store.url)
+        try:
+            with store.begin(write=write) as connection:
+                if write:
+                    plant_traffic(connection, config)
+                yield connection, config
+        finally:
+            store.close()
+    except (ConfigError, GatewayError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def by_me(why: str = "") -> "By":
+    from gateway.store.audit import By
+
+    return By(f"cli:{getpass.getuser()}", why)
+
+
+def put_out(rows: Sequence[dict[str, Any]], form: str) -> None:
+    """The same rows as a table for people, or as CSV or JSON."""
+    import msgspec
+
+    from gateway.store.shown import as_csv, cell
+
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(rows)))
+    elif form == "csv":
+        click.echo(as_csv(rows), nl=False)
+    elif rows:
+        table = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())

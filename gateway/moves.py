@@ -1,0 +1,104 @@
+"""Changes of the store that must fit the config: what they name has to be defined there.
+
+The admin API and the command line both come through here.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.call import Principal
+from gateway.config import Config
+from gateway.errors import BadRequest, NotFound
+from gateway.store import keys, labels, teams
+from gateway.store.audit import By
+
+
+def create_key(
+    connection: sa.Connection, by: By, config: Config, maker: Principal, new: keys.NewKey
+) -> tuple[keys.Key, str]:
+    for family in new.families:
+        _check_family(config, family, "families")
+    _check_limits(config, new.limits)
+    return keys.create(connection, by, maker, new)
+
+
+def put_team(
+    connection: sa.Connection, by: By, config: Config, name: str, limits: str
+) -> teams.Team:
+    _check_limits(config, limits)
+    return teams.put_team(connection, by, name, limits)
+
+
+def overview(connection: sa.Connection, config: Config) -> list[dict[str, Any]]:
+    """Each release: labels that point to it, those that a rollback leads to it, its traffic.
+
+    What the store does not have yet is as the config would seed it.
+    """
+    found = [it for it in labels.all_labels(connection) if it.kind == "release"]
+    weights = labels.all_weights(connection)
+    rows = []
+    for family, definition in config.families.items():
+        mine = [it for it in found if it.owner == family]
+        targets = {**definition.labels, **{it.label: it.target for it in mine}}
+        shares = weights.get(family) or definition.weights or {"production": 1.0}
+        for release in sorted(_releases(config, family)):
+            names = [label for label, target in targets.items() if target == release]
+            share = sum(shares.get(name, 0) for name in (*names, release))
+            rows.append(
+                {
+                    "family": family,
+                    "release": release,
+                    "labels": names,
+                    "rollback_of": [it.label for it in mine if it.previous == release],
+                    "share": round(share / sum(shares.values()), 6),
+                }
+            )
+    return rows
+
+
+def promote(
+    connection: sa.Connection, by: By, config: Config, family: str, label: str, release: str
+) -> labels.Label:
+    _check_family(config, family, "family")
+    if release not in _releases(config, family):
+        raise NotFound(f"{family} has no release {release!r}", param="release")
+    return labels.promote(connection, by, "release", family, label, release)
+
+
+def rollback(
+    connection: sa.Connection, by: By, config: Config, family: str, label: str
+) -> labels.Label:
+    """Raises BadRequest, too, when the release to go back to is not defined any more."""
+    _check_family(config, family, "family")
+    label_now = labels.rollback(connection, by, "release", family, label)
+    if label_now.target not in _releases(config, family):
+        raise BadRequest(f"{label_now.target!r} is no release any more", param="label")
+    return label_now
+
+
+def set_weights(
+    connection: sa.Connection, by: By, config: Config, family: str, shares: dict[str, float]
+) -> dict[str, float]:
+    _check_family(config, family, "family")
+    known = _releases(config, family) | {
+        it.label for it in labels.all_labels(connection) if it.owner == family
+    }
+    for name in shares:
+        if name not in known:
+            raise NotFound(f"neither label nor release of {family}: {name!r}", param="weights")
+    return labels.set_weights(connection, by, family, shares)
+
+
+def _releases(config: Config, family: str) -> set[str]:
+    return {name for name, it in config.releases.items() if it.family == family}
+
+
+def _check_family(config: Config, family: str, param: str) -> None:
+    if family not in config.families:
+        raise NotFound(f"there is no family {family!r}", param=param)
+
+
+def _check_limits(config: Config, name: str) -> None:
+    if name and name not in config.limits:
+        raise BadRequest(f"there is no limit class {name!r}", param="limits")

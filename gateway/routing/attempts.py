@@ -88,6 +88,7 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
                             yield out
             return
         except UpstreamError as error:
+            record.outcome, record.status = error.kind, error.status or record.status
             itinerary.failed(lease, error)
             body = _next_body(plan, delivery, itinerary, error)
 
@@ -129,9 +130,6 @@ async def _attempt(
                         record.outcome = "ok"
                     record.take(frame)
                     yield frame
-    except UpstreamError as error:
-        record.outcome, record.status = error.kind, error.status or record.status
-        raise
     finally:
         if record.outcome == "running":
             record.outcome = "cancelled"

@@ -17,8 +17,8 @@ from gateway.routing.breaker import Breaker, BreakerPolicy
 from gateway.upstream import Client, Target, UpstreamError
 
 MAX_REPLICAS = 1024
-DECAY_S = 10.0  # a latency seen this long ago weighs 1/e
-PENALTY_S = 5.0  # what a failure counts as, lest a replica that fails fast draws the traffic
+DECAY_S = 10.0
+PENALTY_S = 5.0
 MAX_HOLD_S = 60.0  # however long an upstream wants to be left alone
 PROBE_S = 3.0
 FORGET_S = 600.0  # unasked for so long, an open replica is probed no more but forgotten
@@ -37,10 +37,14 @@ class Replica:
         self._seen_at = -math.inf
 
     def observe(self, seconds: float, now: float) -> None:
-        """Fold a latency into the decaying mean (Finagle's peak EWMA, without the peak)."""
+        """Fold a latency into the mean, in which what is DECAY_S old weighs 1/e."""
         share = math.exp((self._seen_at - now) / DECAY_S)
         self._latency = share * self._latency + (1 - share) * seconds
         self._seen_at = now
+
+    def penalise(self, now: float) -> None:
+        """A failure counts at once, lest a replica that fails fast draws the traffic."""
+        self._latency, self._seen_at = max(self._latency, PENALTY_S), now
 
     def load(self, now: float) -> float:
         """Lower is better. One that was not asked for long decays to 'worth a try'."""
@@ -94,7 +98,7 @@ class Lease:
         if error.status is not None and error.status < 500:
             breaker.succeeded(now, self._is_trial)  # it is alive: it said no
             return
-        self._replica.observe(max(PENALTY_S, now - self._started), now)
+        self._replica.penalise(now)
         breaker.failed(now, self._is_trial, error.is_timeout)
         self._pool.watch(self.target, self._replica)
 
@@ -131,10 +135,9 @@ class Pool:
         able = [r for r in able if r.base_url not in avoid] or able
         if not able:
             return None
-        trial = next((r for r in able if r.breaker.state == "half_open"), None)
-        two = self.rng.sample(able, min(2, len(able)))
-        best = trial or min(two, key=lambda r: (r.load(now), r.num_in_flight))
-        return Lease(self, target, best)
+        trials = [r for r in able if r.breaker.state == "half_open"]
+        two = trials[:1] or (able if len(able) <= 2 else self.rng.sample(able, 2))
+        return Lease(self, target, min(two, key=lambda r: (r.load(now), r.num_in_flight)))
 
     def held_for(self, target: Target) -> float:
         """Seconds until a replica that only wants to be left alone may be asked; inf if none is."""

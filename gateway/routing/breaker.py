@@ -1,6 +1,7 @@
 """A circuit breaker: closed, open, half open. Times are handed in [s, any monotonic clock].
 
-It opens on a high error rate within a sliding window and on silence, i.e. timeouts in a row.
+It opens on a high error rate within a sliding window, on many failures in a row, and on silence:
+timeouts with no success between.
 Open, it waits for a probe to say that the upstream is alive; then one attempt, the trial, decides.
 Leaves out the probes themselves: `balance`.
 """
@@ -17,6 +18,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float = 30.0
     min_failures: int = 5
     error_rate: float = 0.5
+    failures_in_a_row: int = 10  # a window full of success must not hide that it is over
     silences: int = 3
     cooldown_s: float = 1.0  # before the first probe; doubles up to cooldown_max_s
     cooldown_max_s: float = 10.0
@@ -28,6 +30,7 @@ class Breaker:
         self.state: Literal["closed", "open", "half_open"] = "closed"
         self.cooldown = policy.cooldown_s
         self._is_trial_out = False
+        self._in_a_row = 0
         self._silences = 0
         self._buckets: deque[list[float]] = deque(maxlen=NUM_BUCKETS)  # [start, good, bad]
 
@@ -41,7 +44,7 @@ class Breaker:
         return self._is_trial_out
 
     def succeeded(self, now: float, is_trial: bool = False) -> None:
-        self._silences = 0
+        self._in_a_row = self._silences = 0
         if is_trial:
             self._close()
         self._bucket(now)[1] += 1
@@ -52,9 +55,10 @@ class Breaker:
             if is_trial and self.state == "half_open":
                 self._open(min(2 * self.cooldown, self.policy.cooldown_max_s))
             return
-        self._silences = self._silences + 1 if is_silent else 0
+        self._in_a_row += 1
+        self._silences += is_silent
         self._bucket(now)[2] += 1
-        if self._silences >= self.policy.silences or self._is_failing(now):
+        if self._is_failing(now):
             self._open(self.policy.cooldown_s)
 
     def abandoned(self, is_trial: bool) -> None:
@@ -73,7 +77,7 @@ class Breaker:
 
     def _open(self, cooldown: float) -> None:
         self.state, self.cooldown = "open", cooldown
-        self._silences = 0
+        self._in_a_row = self._silences = 0
         self._buckets.clear()
 
     def _close(self) -> None:
@@ -88,6 +92,9 @@ class Breaker:
         return self._buckets[-1]
 
     def _is_failing(self, now: float) -> bool:
-        recent = [it for it in self._buckets if it[0] > now - self.policy.window_s]
+        policy = self.policy
+        if self._silences >= policy.silences or self._in_a_row >= policy.failures_in_a_row:
+            return True
+        recent = [it for it in self._buckets if it[0] > now - policy.window_s]
         good, bad = sum(it[1] for it in recent), sum(it[2] for it in recent)
-        return bad >= self.policy.min_failures and bad >= self.policy.error_rate * (good + bad)
+        return bad >= policy.min_failures and bad >= policy.error_rate * (good + bad)

@@ -13,7 +13,7 @@ Verdict = Literal["client", "again", "elsewhere"]
 
 CLIENT_STATUSES = {400, 413, 415, 422}
 AGAIN_STATUSES = {408, 409, 425, 429}
-_POLICY = re.compile(r"content_policy|content_filter|moderation", re.IGNORECASE)
+_POLICY = re.compile(r"content_policy|content_filter", re.IGNORECASE)
 _TOO_LONG = re.compile(
     r"context_length|context[ _](length|size|window)|prompt is too long|max_new_tokens` must be",
     re.IGNORECASE,

@@ -32,8 +32,9 @@ class Itinerary:
 
     async def next(self) -> Lease:
         """Wait until somebody may be asked. Raises the UpstreamError that tells most if nobody."""
-        await asyncio.sleep(self._backoff)
-        self._backoff = 0.0
+        if self._backoff:
+            await asyncio.sleep(self._backoff)
+            self._backoff = 0.0
         for _ in range(self._retries.attempts - len(self._failures)):
             for target in self._left:
                 if lease := self._pool.pick(target, self._failed_urls):

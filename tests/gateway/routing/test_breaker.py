@@ -31,9 +31,19 @@ def test_a_few_failures_among_many_successes_are_none() -> None:
     assert breaker.state == "closed"
 
 
+def test_a_full_window_of_success_hides_no_outage() -> None:
+    breaker = Breaker(POLICY)
+    for i in range(3000):
+        breaker.succeeded(i / 100)
+    for _ in range(POLICY.failures_in_a_row):
+        assert breaker.state == "closed"
+        breaker.failed(30.0)
+    assert breaker.state == "open"
+
+
 def test_old_failures_do_not_count() -> None:
     breaker = Breaker(POLICY)
-    for i in range(20):
+    for i in range(POLICY.failures_in_a_row - 1):
         breaker.failed(i * POLICY.window_s / (POLICY.min_failures - 2))
     assert breaker.state == "closed"
 

@@ -31,18 +31,19 @@ def token_logprobs(raw: Row, token_id: int, num_top: int) -> TokenLogprobs:
 
 
 def top_ids(values: Row, count: int) -> NDArray[np.intp]:
-    """Indices of the `count` highest values [V], highest first, equal ones by index.
+    """Indices of the `count` highest values [V], highest first, equal ones by index."""
+    if count == 0:
+        return np.arange(0)
+    ids = np.flatnonzero(values >= kth_highest(values, min(count, len(values))))
+    return ids[np.argsort(-values[ids], kind="stable")][:count]
 
-    They lie in the `count` panels with the highest maxima, so few values are looked at twice.
+
+def kth_highest(values: Row, k: int) -> np.float32:
+    """The value [V] of rank k, counted from 1.
+
+    The k-th highest of the maxima of panels is not above it, so few values must be ordered.
     """
-    starts = np.arange(0, len(values), PANEL)
-    if count < len(starts):
-        peaks = np.maximum.reduceat(values, starts)
-        panels = starts[np.argpartition(-peaks, count)[:count]]
-        ids = (panels[:, None] + np.arange(PANEL)).ravel()
-        ids = ids[ids < len(values)]
-    else:
-        ids = np.arange(len(values))
-    if count < len(ids):
-        ids = ids[np.argpartition(-values[ids], count)[:count]]
-    return ids[np.lexsort((ids, -values[ids]))]
+    peaks = np.maximum.reduceat(values, np.arange(0, len(values), PANEL))
+    if k <= len(peaks):
+        values = values[values >= np.partition(peaks, -k)[-k]]
+    return np.float32(np.partition(values, -k)[-k])

@@ -15,10 +15,11 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from model.engine.logprobs import PANEL, Row, top_ids
+from model.engine.logprobs import PANEL, Row, kth_highest
 from model.engine.sequence import SamplingParams, Sequence
 
 FORBIDDEN = np.float32(-np.inf)
+LIKELY = 1e-3  # of the likeliest token's probability
 
 
 class NothingToSample(Exception):
@@ -85,26 +86,35 @@ def _penalise(logits: Row, sequence: Sequence, counts: Counter[int]) -> None:
 def candidates(logits: Row, params: SamplingParams) -> tuple[NDArray[np.intp], Row]:
     """The ids [N] that may be drawn and weights [N] proportional to their probabilities.
 
-    Tokens as likely as the last of the top k stay in, as in vLLM.
+    top_k and top_p keep what is as likely as the last one they keep, so no order of equals matters.
     """
-    weights = np.exp((logits - logits.max()) / np.float32(params.temperature))
+    weights = logits - logits.max()
+    weights /= np.float32(params.temperature)
+    np.exp(weights, out=weights)
     floor = np.float32(params.min_p)
     if 0 < params.top_k < len(weights):
-        floor = max(floor, weights[top_ids(weights, params.top_k)[-1]])
+        floor = max(floor, kth_highest(weights, params.top_k))
     if params.top_p < 1:
-        # tokens below this share could not fill what top_p leaves out, even all together
-        mass = weights[weights >= floor].sum(dtype=np.float64)
-        floor = max(floor, np.float32((1 - params.top_p) * mass / len(weights)))
+        floor = max(floor, _nucleus_floor(weights, floor, params.top_p))
     if floor <= 0:
         return np.arange(len(weights)), weights
     ids = np.flatnonzero(weights >= floor)
-    weights = weights[ids]
-    if params.top_p < 1:
-        order = np.argsort(-weights, kind="stable")
-        reached = weights[order].cumsum(dtype=np.float64)
-        order = order[: int(np.searchsorted(reached, params.top_p * mass)) + 1]
-        ids, weights = ids[order], weights[order]
-    return ids, weights
+    return ids, weights[ids]
+
+
+def _nucleus_floor(weights: Row, floor: np.float32, top_p: float) -> np.float32:
+    """The lowest weight among the likeliest that together reach `top_p` of those above `floor`."""
+    kept = weights if floor <= 0 else weights[weights >= floor]
+    goal = top_p * float(kept.sum(dtype=np.float64))
+    # tokens below this could not fill what top_p leaves out, even all together
+    spare = (1 - top_p) / top_p * goal / len(kept)
+    for least in (LIKELY, spare):  # mostly a few likely tokens are enough, and quickly sorted
+        likeliest = np.sort(kept[kept >= least])[::-1]
+        reached = likeliest.cumsum(dtype=np.float64)
+        if reached[-1] >= goal:
+            break
+    last = int(np.searchsorted(reached, goal))
+    return np.float32(likeliest[min(last, len(likeliest) - 1)])
 
 
 def draw(weights: Row, uniform: float) -> int:
@@ -114,14 +124,18 @@ def draw(weights: Row, uniform: float) -> int:
     """
     starts = np.arange(0, len(weights), PANEL)
     panels = np.add.reduceat(weights, starts, dtype=np.float64).cumsum()
-    target = uniform * panels[-1]
-    panel = int(np.searchsorted(panels, target, side="right"))
+    panel, rest = _pick(panels, uniform * panels[-1])
     start = int(starts[panel])
     inside = weights[start : start + PANEL].cumsum(dtype=np.float64)
-    target -= panels[panel - 1] if panel else 0.0
-    found = start + int(np.searchsorted(inside, target, side="right"))
-    # the two sums may differ in the last bit
-    return min(found, start + len(inside) - 1)
+    return start + _pick(inside, rest)[0]
+
+
+def _pick(sums: NDArray[np.float64], target: float) -> tuple[int, float]:
+    """The first place whose running sum exceeds `target`, and how far into it the target is."""
+    # a target rounded up to the very end would pick a weight of zero
+    target = min(target, float(np.nextafter(sums[-1], 0)))
+    place = int(np.searchsorted(sums, target, side="right"))
+    return place, target - float(sums[place - 1]) if place else target
 
 
 def reference_probabilities(raw: Row, sequence: Sequence) -> NDArray[np.float64]:
@@ -134,10 +148,8 @@ def reference_probabilities(raw: Row, sequence: Sequence) -> NDArray[np.float64]
     if params.top_k > 0:
         p[p < np.sort(p)[::-1][: params.top_k][-1]] = 0
     p /= p.sum()
-    kept = 0.0
-    for token_id in np.argsort(-p, kind="stable"):
-        if kept >= params.top_p:
-            p[token_id] = 0
-        kept += p[token_id]
+    likeliest = np.sort(p)[::-1]
+    last = int(np.argmax(likeliest.cumsum() > params.top_p - 1e-7))
+    p[p < likeliest[last]] = 0
     p /= p.sum()
     return p

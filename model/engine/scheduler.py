@@ -102,12 +102,16 @@ class Scheduler:
         limit = budget if is_alone else min(budget, self._config.prefill_chunk)
         if sequence.scores_prompt:
             limit = min(limit, SCORED_CHUNK)
-        if self._missing(sequence, sequence.num_pending_tokens) > self.pool.num_free:
-            sequence.draft = []  # nobody gives up blocks for a guess
-        excess = sequence.num_pending_tokens - limit
-        if excess > 0:
-            del sequence.draft[-excess:]
+        if sequence.draft:
+            self._trim_draft(sequence, limit)
         return min(sequence.num_pending_tokens, limit)
+
+    def _trim_draft(self, sequence: Sequence, limit: int) -> None:
+        """Guess no more than the step has room for; nobody gives up blocks for a guess."""
+        if self._missing(sequence, sequence.num_pending_tokens) > self.pool.num_free:
+            sequence.draft = []
+        excess = max(sequence.num_pending_tokens - limit, 0)
+        sequence.draft = sequence.draft[: len(sequence.draft) - excess]
 
     def _make_room(self, sequence: Sequence, count: int) -> bool:
         """Give a running sequence blocks for `count` more tokens; False if it lost its own."""

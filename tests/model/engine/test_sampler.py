@@ -161,3 +161,10 @@ def test_logprobs_are_the_raw_softmax() -> None:
     assert entry.rank == 1 + (exact > exact[17]).sum()
     assert [i for i, _ in entry.top] == np.argsort(-exact)[:3].tolist()
     assert [p for _, p in entry.top] == pytest.approx(np.sort(exact)[::-1][:3], abs=1e-5)
+
+
+def test_draw_never_picks_what_weighs_nothing() -> None:
+    weights = np.zeros(V, np.float32)
+    weights[[3, 400]] = 0.1, 0.3
+    assert draw(weights, 0.0) == 3
+    assert draw(weights, np.nextafter(1, 0)) == 400

@@ -26,6 +26,7 @@ from gateway.call import Call
 from gateway.config import Store as StoreConfig
 from gateway.errors import Unavailable
 from gateway.journal import Journal, Segment, abandoned
+from gateway.money import MAX
 from gateway.store.engine import Store
 from gateway.store.rows import now_ms
 from gateway.store.usage import Row, post, prune, spent
@@ -38,7 +39,7 @@ RETRY_S = 1.0
 PRUNE_S = 3600.0
 DAY_MS = 86_400_000
 MAX_BACKLOG = 1 << 30  # bytes of journal; beyond them new requests are refused
-MAX_COUNT = 2**53  # an upstream that claims more tokens is not believed
+MAX_TOKENS = 10**9  # an upstream that claims more is not believed, lest sums overflow
 MAX_TEXT = 200  # characters of a name
 
 _encode = msgspec.json.Encoder().encode
@@ -109,11 +110,11 @@ class Ledger:
         usage, attempts = call.usage, call.attempts
         row.target = attempts[-1].target.name if attempts else ""
         row.attempts = len(attempts)
-        row.prompt_tokens = _count(usage.prompt)
-        row.cached_tokens = _count(usage.cached)
-        row.completion_tokens = _count(usage.completion)
+        row.prompt_tokens = _tokens(usage.prompt)
+        row.cached_tokens = _tokens(usage.cached)
+        row.completion_tokens = _tokens(usage.completion)
         row.usage_source = usage.source
-        row.cost = cost
+        row.cost = min(cost, MAX)
         row.total_us = int((now - call.started) * 1e6)
         row.upstream_us = int(sum(attempt.latency for attempt in attempts) * 1e6)
         if attempts and attempts[-1].ttft is not None:
@@ -238,8 +239,8 @@ def _post_chunk(connection: sa.Connection, segment: Segment) -> _Chunk:
     return _Chunk(len(data), post(connection, settled), num_torn, begun)
 
 
-def _count(number: int) -> int:
-    return min(max(number, 0), MAX_COUNT)
+def _tokens(number: int) -> int:
+    return min(max(number, 0), MAX_TOKENS)
 
 
 def _text(name: str) -> str:

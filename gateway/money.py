@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from gateway.config import Price
 
 NANO = 10**9
-MAX = 2**62  # what both databases can sum without an overflow
+MAX = 2**53  # nine million dollars; a thousand of these can be summed in 64 bits
 
 
 def to_nano(dollars: Decimal) -> int:

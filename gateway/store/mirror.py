@@ -6,7 +6,6 @@ store; while the store is silent, they stay as they are.
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Self
 
@@ -69,11 +68,6 @@ class Mirror:
         for budget in await self._store.read(all_budgets):
             found.setdefault(budget.subject, []).append(budget)
         self.budgets = found
-
-    def budgets_of(self, key_id: str, team: str, family: str) -> Iterator[Budget]:
-        """Every budget that a request of this key to this family spends from."""
-        for subject in ("global", f"family:{family}", f"team:{team}", f"key:{key_id}"):
-            yield from self.budgets.get(subject, ())
 
     async def run(self) -> None:
         """Follows the store until cancelled."""

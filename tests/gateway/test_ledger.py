@@ -106,13 +106,13 @@ def test_what_others_claim_is_bounded(store: Store, config: StoreConfig) -> None
     async def scene() -> None:
         async with opened(store, config) as ledger:
             made = call("r\0\ud800" + "x" * 999, usage=Usage(10**30, -5, 0, "upstream"))
-            ledger.settle(ledger.begin(made, 0), made, 1)
+            ledger.settle(ledger.begin(made, 0), made, 10**30)
 
     asyncio.run(scene())
     (row,) = rows(store).values()
     assert row.request_id.startswith("r\\x00\\ud800xxx")
     assert len(row.request_id) == module.MAX_TEXT
-    assert (row.prompt_tokens, row.cached_tokens) == (module.MAX_COUNT, 0)
+    assert (row.prompt_tokens, row.cached_tokens, row.cost) == (module.MAX_TOKENS, 0, module.MAX)
 
 
 KILLED = """

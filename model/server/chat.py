@@ -9,12 +9,10 @@ from starlette.responses import Response
 from model.engine.engine import Output
 from model.engine.sequence import Request
 from model.protocol.answers import (
-    AnswerMessage,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
     ChatCompletion,
-    ChatLogprobs,
     Delta,
     Usage,
 )
@@ -25,10 +23,12 @@ from model.server.parameters import check_stream, sampling_params
 from model.server.prompts import chat_prompt
 from model.server.replies import Answer, Answers, event_stream, json_response, wants_usage
 from model.server.served import Call, Served
+from model.server.structured import grammar_of
+from model.server.tools import CallReader, forced_calls, message_of, offered_tools
 
 
 async def chat_completions(call: Call) -> Response:
-    """One answer, or several to the same conversation."""
+    """One answer, or several, to a conversation."""
     request, served = call.read(ChatRequest), call.served
     served.check_model(request.model)
     check_stream(request)
@@ -38,23 +38,25 @@ async def chat_completions(call: Call) -> Response:
         request.max_tokens = request.max_completion_tokens
     if request.max_tokens == 0:
         raise BadRequest("'max_tokens' must be at least 1", "max_tokens")
-    num_top = (request.top_logprobs or 0) if request.logprobs else None
-    params = sampling_params(request, served.sampling, num_top)
+    tools = {tool.function.name for tool in offered_tools(request)}
     job = Request(
-        id=f"chatcmpl-{call.id}",
+        params=sampling_params(
+            request, served.sampling, (request.top_logprobs or 0) if request.logprobs else None
+        ),
+        grammar=await grammar_of(served, request, forced_calls(request)),
         prompt_ids=await chat_prompt(served, request, call.body),
-        params=params,
         cache_salt=request.cache_salt or "",
+        id=served.worker.free_id(f"chatcmpl-{call.id}"),
     )
-    reply = ChatReply(served, request, job)
+    reply = ChatReply(served, request, job, tools)
     return await (event_stream(reply.chunks()) if request.stream else reply.whole())
 
 
 class ChatReply:
     """Turns the engine's outputs for one conversation into OpenAI's objects."""
 
-    def __init__(self, served: Served, request: ChatRequest, job: Request) -> None:
-        self.served, self.request, self.job = served, request, job
+    def __init__(self, served: Served, request: ChatRequest, job: Request, tools: set[str]) -> None:
+        self.served, self.request, self.job, self.tools = served, request, job, tools
         self.created = int(time.time())
 
     async def whole(self) -> Response:
@@ -76,54 +78,56 @@ class ChatReply:
         )
 
     def _choice(self, index: int, answer: Answer) -> ChatChoice:
+        message, shown = message_of(answer.text, self.tools), self.request.logprobs
         return ChatChoice(
             index=index,
-            message=AnswerMessage(content=answer.text),
-            logprobs=self._logprobs(answer),
-            finish_reason=answer.finish_reason,
+            message=message,
+            logprobs=chat_logprobs(self.served.tokenizer, answer.logprobs) if shown else None,
+            finish_reason=_reason(answer.finish_reason, bool(message.tool_calls)),
             stop_reason=answer.stop_reason,
             token_ids=answer.token_ids if self.request.return_token_ids else UNSET,
         )
 
     async def chunks(self) -> AsyncIterator[ChatChunk]:
         """The role of each choice as soon as the engine has taken the request, then its text."""
-        answers = Answers()
+        answers, n, length = Answers(), self.job.params.n, len(self.job.prompt_ids)
+        readers = [CallReader(self.tools) for _ in range(n)]
         at_end, always = wants_usage(self.request)
+        usage = None if at_end else UNSET
         async with self.served.worker.answers([self.job]) as outputs:
-            usage: Usage | UnsetType | None = None if at_end else UNSET
-            for index in range(self.job.params.n):
-                chunk = self._chunk(usage, index, Delta(role="assistant", content=""))
-                if self.request.return_token_ids and index == 0:
+            for index in range(n):
+                role = ChatChunkChoice(index=index, delta=Delta(role="assistant", content=""))
+                chunk = self._chunk([role], Usage(length, 0, length) if always else usage)
+                if self.request.return_token_ids:
                     chunk.prompt_token_ids = self.job.prompt_ids
                 yield chunk
             async for output in outputs:
                 answers.take(output)
-                if self._is_worth_a_chunk(output):
-                    yield self._piece(output, answers.usage() if always else usage)
+                for choice in self._pieces(output, readers[output.index]):
+                    yield self._chunk([choice], answers.usage() if always else usage)
         if at_end:
-            yield self._chunk(answers.usage())
+            yield self._chunk([], answers.usage())
 
-    def _is_worth_a_chunk(self, output: Output) -> bool:
-        """Whether it says anything: text may be held back that a stop string might begin."""
+    def _pieces(self, output: Output, reader: CallReader) -> list[ChatChunkChoice]:
+        """None, if nothing is certain yet: a stop string or a call may be about to begin."""
+        deltas = reader.push(output.text, is_last=output.finish_reason is not None)
         shows_tokens = self.request.logprobs or self.request.return_token_ids
-        return bool(output.text or output.finish_reason or (shows_tokens and output.token_ids))
-
-    def _piece(self, output: Output, usage: Usage | UnsetType | None) -> ChatChunk:
-        chunk = self._chunk(usage, output.index, Delta(content=output.text))
-        choice = chunk.choices[0]
-        choice.finish_reason = output.finish_reason
+        if not deltas and (output.finish_reason or (shows_tokens and output.token_ids)):
+            deltas = [Delta()]
+        choices = [ChatChunkChoice(index=output.index, delta=delta) for delta in deltas]
+        if not choices:
+            return []
+        last = choices[-1]
         if output.finish_reason:
-            choice.stop_reason = output.stop_reason
+            last.finish_reason = _reason(output.finish_reason, reader.has_calls)
+            last.stop_reason = output.stop_reason
         if self.request.logprobs and output.logprobs:
-            choice.logprobs = chat_logprobs(self.served.tokenizer, output.logprobs)
+            last.logprobs = chat_logprobs(self.served.tokenizer, output.logprobs)
         if self.request.return_token_ids:
-            choice.token_ids = output.token_ids
-        return chunk
+            last.token_ids = output.token_ids
+        return choices
 
-    def _chunk(
-        self, usage: Usage | UnsetType | None, index: int = 0, delta: Delta | None = None
-    ) -> ChatChunk:
-        choices = [] if delta is None else [ChatChunkChoice(index=index, delta=delta)]
+    def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | UnsetType | None) -> ChatChunk:
         return ChatChunk(
             id=self.job.id,
             created=self.created,
@@ -132,7 +136,7 @@ class ChatReply:
             usage=usage,
         )
 
-    def _logprobs(self, answer: Answer) -> ChatLogprobs | None:
-        if not self.request.logprobs:
-            return None
-        return chat_logprobs(self.served.tokenizer, answer.logprobs)
+
+def _reason(finish_reason: str | None, has_calls: bool) -> str | None:
+    """Why an answer ended, in OpenAI's words."""
+    return "tool_calls" if has_calls and finish_reason == "stop" else finish_reason

@@ -18,6 +18,7 @@ from model.server.parameters import check_stream, sampling_params
 from model.server.prompts import text_prompts
 from model.server.replies import Answer, Answers, event_stream, json_response, wants_usage
 from model.server.served import Call, Served
+from model.server.structured import grammar_of
 
 
 async def completions(call: Call) -> Response:
@@ -39,11 +40,14 @@ async def completions(call: Call) -> Response:
         request.add_special_tokens is not False,
         request.truncate_prompt_tokens,
     )
+    grammar = await grammar_of(served, request)
+    first_id = served.worker.free_id(f"cmpl-{call.id}")
     jobs = [
         Request(
-            id=f"cmpl-{call.id}-{i}" if i else f"cmpl-{call.id}",
+            id=f"{first_id}-{i}" if i else first_id,
             prompt_ids=prompt_ids,
             params=params,
+            grammar=grammar,
             cache_salt=request.cache_salt or "",
         )
         for i, prompt_ids in enumerate(prompts)

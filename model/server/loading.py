@@ -12,14 +12,17 @@ from model import weights
 from model.engine.clock import WallClock
 from model.engine.config import EngineConfig
 from model.engine.engine import Engine
+from model.engine.grammar import Grammars
 from model.engine.runners import NetworkRunner
 from model.engine.sequence import Request, SamplingParams
 from model.network.minilm import MiniLM
-from model.protocol.templates import Renderer
+from model.protocol.templates import Limits, Renderer
 from model.server.metrics import Metrics
 from model.server.served import Served
 from model.server.worker import Worker
 from model.weights.checkpoint import Checkpoint
+
+MAX_PROMPT_CHARS = 8 << 20  # of a rendered conversation: more than any body brings
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def assemble(settings: Settings, checkpoint: Checkpoint, embedder: MiniLM | None
     name = settings.served_name or checkpoint.name
     metrics = Metrics(name, config)
     metrics.start_from(engine.stats())
-    renderer = Renderer()
+    renderer = Renderer(Limits(max_chars=MAX_PROMPT_CHARS))
     renderer.check(checkpoint.chat_template or "")
     return Served(
         name=name,
@@ -67,8 +70,9 @@ def assemble(settings: Settings, checkpoint: Checkpoint, embedder: MiniLM | None
         chat_template=checkpoint.chat_template,
         sampling=checkpoint.sampling,
         config=config,
-        worker=Worker(engine, embedder, metrics.record),
+        worker=Worker(engine, embedder, metrics),
         renderer=renderer,
+        grammars=Grammars(checkpoint.tokenizer, checkpoint.stop_ids),
         metrics=metrics,
         created=int(time.time()),
         embedder_name=_short(settings.embedder),

@@ -7,11 +7,11 @@ so there control tokens count.
 
 import asyncio
 import re
-from typing import Any
 
 from model.protocol.shapes import ChatRequest, Json, Message, Prompt
 from model.server.errors import BadRequest, ContextTooLong
 from model.server.served import Served
+from model.server.tools import announce, offered_tools, with_objects
 
 INLINE_CHARS = 4096  # longer texts are tokenised in a thread of their own
 MARK = re.compile("\ue000(\\d+)\ue001")  # stands for a control token's text while rendering
@@ -28,17 +28,23 @@ async def chat_prompt(served: Served, request: ChatRequest, body: Json) -> list[
         return f"\ue000{len(found) - 1}\ue001"
 
     messages = [
-        {**raw, **_for_template(message), "content": served.special_texts.sub(mark, text)}
+        {**raw, "role": _role(message), "content": served.special_texts.sub(mark, text)}
         for i, (raw, message) in enumerate(zip(body["messages"], request.messages, strict=True))
         for text in [_text(message, i)]
     ]
+    names = {tool.function.name for tool in offered_tools(request)}
+    offered = [tool for tool in body.get("tools") or () if tool["function"]["name"] in names]
+    if "tools" in served.chat_template:
+        messages = [with_objects(message) for message in messages]
+    elif offered:
+        messages = announce(messages, offered)
     continues = bool(request.continue_final_message)
     if continues and request.add_generation_prompt:
         message = "'continue_final_message' excludes 'add_generation_prompt'"
         raise BadRequest(message, "continue_final_message")
     variables = (request.chat_template_kwargs or {}) | {
         "messages": messages,
-        "tools": body.get("tools") or None,
+        "tools": offered or None,
         "documents": None,
         "add_generation_prompt": request.add_generation_prompt is not False and not continues,
         "bos_token": _token(served, served.tokenizer.bos_id),
@@ -120,9 +126,9 @@ def _text(message: Message, i: int) -> str:
     return "\n".join(part.text or "" for part in message.content)
 
 
-def _for_template(message: Message) -> dict[str, Any]:
-    """What templates expect beside the content: the role `system`, and arguments as objects."""
-    return {"role": "system" if message.role == "developer" else message.role}
+def _role(message: Message) -> str:
+    """Templates know the role `developer` by its older name."""
+    return "system" if message.role == "developer" else message.role
 
 
 def _token(served: Served, token_id: int | None) -> str:

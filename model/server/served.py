@@ -10,6 +10,7 @@ import tokenizers
 from msgspec import Struct
 
 from model.engine.config import EngineConfig
+from model.engine.grammar import Grammars
 from model.network.minilm import MiniLM
 from model.protocol.shapes import Json, read_shape
 from model.protocol.templates import Renderer
@@ -33,6 +34,7 @@ class Served:
     config: EngineConfig
     worker: Worker
     renderer: Renderer
+    grammars: Grammars
     metrics: Metrics
     created: int
     embedder_name: str | None = None

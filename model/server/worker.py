@@ -10,6 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.engine.engine import Engine, Output
+from model.engine.errors import QueueFull
 from model.engine.sequence import Request
-from model.engine.stats import Stats
 from model.server.errors import Overloaded, ServerError
+from model.server.metrics import Metrics
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
@@ -59,13 +61,11 @@ class EmbeddingJob:
 class Worker:
     """Everything but `start` and `close` is for the event loop that called `start`."""
 
-    def __init__(
-        self, engine: Engine, embedder: Embedder | None, on_step: Callable[[Stats], None]
-    ) -> None:
+    def __init__(self, engine: Engine, embedder: Embedder | None, metrics: Metrics) -> None:
         self.engine = engine
         self.broken = asyncio.Event()  # the thread has ended by itself; nothing will be answered
         self._embedder = embedder
-        self._on_step = on_step
+        self._metrics = metrics
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._embeddings: deque[EmbeddingJob] = deque()  # the thread's
         self._posts: list[tuple[Callable[..., None], Any]] = []  # the thread's, until handed over
@@ -87,8 +87,9 @@ class Worker:
         """Requests whose answers somebody is waiting for."""
         return len(self._readers)
 
-    def is_open(self, request_id: str) -> bool:
-        return request_id in self._readers
+    def free_id(self, wanted: str) -> str:
+        """`wanted`, or something like it while another request has that id."""
+        return f"{wanted}-{uuid.uuid4().hex[:8]}" if wanted in self._readers else wanted
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run `function` in the thread, between two steps."""
@@ -117,6 +118,9 @@ class Worker:
         try:
             await self.call(lambda: self._add(requests))
             yield _read(reader, sum(request.params.n for request in requests))
+        except QueueFull as error:
+            self._metrics.rejections[error.reason].inc()
+            raise
         finally:
             for request in requests:
                 del self._readers[request.id]
@@ -164,7 +168,7 @@ class Worker:
             self._post(self._hand_out, self.engine.step())
         if self._embeddings:
             self._embed_slice()
-        self._post(self._on_step, self.engine.stats())
+        self._post(self._metrics.record, self.engine.stats())
         return True
 
     def _obey(self) -> bool:

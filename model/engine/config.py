@@ -22,6 +22,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     samples: bool = True  # False: the runner chooses, so nothing may shape or explain the choice
     seed: int | None = None  # of requests that bring none
 
+    def __post_init__(self) -> None:
+        for name in ("context_length", "block_size", "num_blocks", "max_num_seqs",
+                     "max_num_batched_tokens", "prefill_chunk", "max_num_queued_reqs"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
     @property
     def max_model_len(self) -> int:
         """The longest prompt with its answer: what both the network and the whole pool can hold."""

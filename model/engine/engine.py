@@ -82,8 +82,9 @@ class Engine:
         """Queue a request; the module says what it raises."""
         if request.id in self._live:
             raise InvalidRequest(f"a request {request.id!r} is running already", "id")
-        self._scheduler.check_queue(len(request.prompt_ids))
-        first, *siblings = self._live[request.id] = self._intake.open(request, self._clock.now())
+        first, *siblings = self._intake.open(request, self._clock.now())
+        self._scheduler.check_queue(first.num_tokens)
+        self._live[request.id] = [first, *siblings]
         first.siblings = siblings
         self._scheduler.add(first)
 

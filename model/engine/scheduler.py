@@ -3,7 +3,8 @@
 There are no phases (as in vLLM v1): a step has a budget of tokens, first for those who run, in the
 order of their arrival, then for those who wait, and each token given lets `num_computed_tokens`
 catch up. A long prompt takes several steps, a cached prefix starts further on, and who lost its
-blocks begins again: it is all the same rule.
+blocks begins again: it is all the same rule. Only so much of fairness: a prompt leaves a token for
+every stream and an equal share for every other prompt.
 
 The first in line can always go on, because those behind it give up their blocks and no sequence may
 outgrow the pool; so everything ends.
@@ -43,12 +44,13 @@ class Scheduler:
         self.prefix_hits = 0
 
     def check_queue(self, num_tokens: int) -> None:
-        """Raise QueueFull if a prompt of `num_tokens` would find no place."""
+        """Raise QueueFull if a prompt of `num_tokens` finds no place; an empty queue has one."""
         config = self._config
         if len(self.waiting) >= config.max_num_queued_reqs:
             raise QueueFull(f"{len(self.waiting)} requests are waiting already", "requests")
-        if self.num_queued_tokens + num_tokens > config.max_num_queued_tokens:
-            raise QueueFull(f"{self.num_queued_tokens} tokens are waiting already", "tokens")
+        tokens = self.num_queued_tokens
+        if tokens and tokens + num_tokens > config.max_num_queued_tokens:
+            raise QueueFull(f"{tokens} tokens are waiting already", "tokens")
 
     def add(self, sequence: Sequence) -> None:
         """Queue at the end."""
@@ -63,17 +65,17 @@ class Scheduler:
     def schedule(self, now: float) -> list[Share]:
         """The next step, begun now. Blocks for all its tokens are held when this returns."""
         shares: list[Share] = []
-        budget = self._config.max_num_batched_tokens
+        budget, most = self._config.max_num_batched_tokens, self._most_of_one()
         preempted = self.num_preemptions
         while len(shares) < len(self.running) and budget > 0:
             sequence = self.running[len(shares)]
-            count = self._chunk(sequence, budget)
+            count = self._chunk(sequence, min(budget, most))
             if self._make_room(sequence, count):
                 shares.append(Share(sequence, count))
                 budget -= count
         while budget > 0 and preempted == self.num_preemptions and self._admit_next(now):
             sequence = self.running[-1]
-            shares.append(Share(sequence, self._chunk(sequence, budget)))
+            shares.append(Share(sequence, self._chunk(sequence, min(budget, most))))
             budget -= shares[-1].num_tokens
         return shares
 
@@ -97,9 +99,17 @@ class Scheduler:
             self.num_queued_tokens -= sequence.num_tokens
         self._release(sequence)
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
-        is_alone = len(self.running) + len(self.waiting) == 1
-        limit = budget if is_alone else min(budget, self._config.prefill_chunk)
+    def _most_of_one(self) -> int:
+        """Tokens that one sequence may have in this step."""
+        budget = self._config.max_num_batched_tokens
+        if len(self.running) + len(self.waiting) == 1:
+            return budget
+        prompts = sum(s.num_computed_tokens < s.num_tokens - 1 for s in self.running)
+        streams = len(self.running) - prompts
+        share = (budget - streams) // (prompts + bool(self.waiting) or 1)
+        return max(1, min(share, self._config.prefill_chunk))
+
+    def _chunk(self, sequence: Sequence, limit: int) -> int:
         if sequence.scores_prompt:
             limit = min(limit, SCORED_CHUNK)
         if sequence.draft:
@@ -163,14 +173,18 @@ class Scheduler:
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         """Known blocks of its tokens. Never all: the last token must be computed for its logits."""
-        if not self._config.prefix_caching or sequence.scores_prompt:
+        if not self._reads_cache(sequence):
             return []
         extend_hashes(sequence.block_hashes, sequence.token_ids, self._config.block_size)
         most = (sequence.num_tokens - 1) // self._config.block_size
         return self.pool.find(sequence.block_hashes[1 : most + 1])
 
+    def _reads_cache(self, sequence: Sequence) -> bool:
+        """Logits of prompt positions are to be had only by computing them."""
+        return self._config.prefix_caching and not sequence.scores_prompt
+
     def _count_prefix(self, sequence: Sequence) -> None:
-        if self._config.prefix_caching:
+        if self._reads_cache(sequence):
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.prefix_queries += sequence.num_tokens
             self.prefix_hits += sequence.num_computed_tokens

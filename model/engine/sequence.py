@@ -22,6 +22,9 @@ from model.engine.text import TextStream
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 MAX_LOGPROBS = 20
+# entries of what is gone through for every token
+MAX_ENTRIES = {"stop": 16, "stop_token_ids": 256, "bad_words": 256, "logit_bias": 1024}
+MAX_STOP = 256  # characters
 GREEDY_BELOW = 1e-5  # a smaller temperature is zero, as in vLLM
 
 
@@ -76,8 +79,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidRequest("a logit bias is not in [-100, 100]", "logit_bias")
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise InvalidRequest("allowed_token_ids allows nothing", "allowed_token_ids")
-        if not all(self.stop):
-            raise InvalidRequest("an empty stop string would stop before the start", "stop")
+        if not all(0 < len(stop) <= MAX_STOP for stop in self.stop):
+            raise InvalidRequest(f"a stop string has 1 to {MAX_STOP} characters", "stop")
+        for name, most in MAX_ENTRIES.items():
+            if len(getattr(self, name)) > most:
+                raise InvalidRequest(f"{name} has more than {most} entries", name)
 
     @property
     def is_greedy(self) -> bool:

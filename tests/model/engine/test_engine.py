@@ -228,12 +228,20 @@ def test_the_impossible_is_refused_with_its_numbers(
         {"min_p": 1.5}, {"repetition_penalty": 0.0}, {"presence_penalty": 2.1},
         {"frequency_penalty": -2.1}, {"logprobs": 21}, {"prompt_logprobs": -1},
         {"logit_bias": {1: 101.0}}, {"allowed_token_ids": ()}, {"stop": ("",)},
+        {"stop": ("x" * 257,)}, {"stop": ("x",) * 17}, {"bad_words": ("x",) * 257},
+        {"logit_bias": dict.fromkeys(range(1025), 1.0)},
+        {"stop_token_ids": frozenset(range(257))},
     ],
 )  # fmt: skip
 def test_parameters_have_ranges(params: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         SamplingParams(**params)
     assert refusal.value.param == next(iter(params))
+
+
+def test_a_config_has_positive_counts() -> None:
+    with pytest.raises(ValueError, match="num_blocks must be at least 1, not 0"):
+        EngineConfig(context_length=64, num_blocks=0)
 
 
 def test_an_id_is_used_once_at_a_time(fake_engine: MakeEngine, request_of: MakeRequest) -> None:

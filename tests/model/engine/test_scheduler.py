@@ -43,6 +43,10 @@ def schedule_of(
     return steps
 
 
+def counts_of(step: list[tuple[str, int, int]]) -> dict[str, int]:
+    return {request_id: count for request_id, _, count in step}
+
+
 def test_a_fixed_arrival_list_gives_a_fixed_schedule(
     fake_engine: MakeEngine, request_of: MakeRequest
 ) -> None:
@@ -98,6 +102,25 @@ def test_a_long_prompt_leaves_room_for_others(
         assert ("stream", 0, 1) in step
         assert sum(count for _, _, count in step) <= 64 + 1 + 30
     assert ("short", 0, 30) in steps[2]
+
+
+def test_many_long_prompts_leave_a_token_for_each_stream_and_a_share_for_the_next(
+    fake_engine: MakeEngine, request_of: MakeRequest
+) -> None:
+    engine = fake_engine(context_length=8192, num_blocks=3000, max_num_batched_tokens=512)
+    arrivals = {
+        0: [request_of(f"long {i}", [i] * 8000) for i in range(5)],
+        1: [request_of("stream", [7], max_tokens=20)],
+        2: [request_of("short", [8] * 70, max_tokens=2)],
+    }
+    steps = schedule_of(engine, arrivals)
+    assert [counts_of(step) for step in steps[:4]] == [
+        {"long 0": 128, "long 1": 128, "long 2": 128, "long 3": 128},
+        {"long 0": 102, "long 1": 102, "long 2": 102, "long 3": 102, "long 4": 102, "stream": 1},
+        {f"long {i}": 85 for i in range(5)} | {"stream": 1, "short": 70},
+        {f"long {i}": 102 for i in range(5)} | {"stream": 1, "short": 1},
+    ]
+    assert all("stream" in counts_of(step) for step in steps[1:21])
 
 
 def test_two_that_do_not_fit_together_both_finish(
@@ -178,6 +201,8 @@ def test_every_answer_is_right_whatever_the_schedule(
 
 def test_a_full_queue_refuses(fake_engine: MakeEngine, request_of: MakeRequest) -> None:
     engine = fake_engine(max_num_queued_reqs=2, max_num_queued_tokens=100)
+    engine.add(request_of("first", [1] * 101))  # more than the bound, but nobody waits
+    engine.step()
     engine.add(request_of("a", [1] * 60))
     with pytest.raises(QueueFull, match="60 tokens") as tokens:
         engine.add(request_of("b", [1] * 41))

@@ -20,8 +20,6 @@ An error is raised anywhere and turned into a response in one place, `app.py`; i
 begun it becomes an in-band event in `chat.py`. The shape is OpenAI's, in `model.protocol.errors`.
 """
 
-# ruff: noqa: N818 - the tree says that they are errors
-
 import math
 
 from model.protocol.errors import encode_error

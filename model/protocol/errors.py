@@ -3,7 +3,7 @@
 Leaves out which exception of a process means which status: each process says that in one place.
 """
 
-# ruff: noqa: A002, N818 - `type` is OpenAI's word
+# ruff: noqa: A002 - `type` is OpenAI's word
 
 from http import HTTPStatus
 

@@ -24,7 +24,7 @@ HEADER = struct.Struct("<I")  # a frame: its length, then JSON
 OUT_OF_MEMORY = 3  # exit status: what fragments are left would starve the next job
 
 
-class Raised(Exception):  # noqa: N818
+class Raised(Exception):
     """The template itself refused its input, by `raise_exception`."""
 
 

@@ -4,7 +4,7 @@ The reader follows the WHATWG rules (HTML standard, 9.2.6: interpreting an event
 An event's data stays bytes: whoever reads it decodes JSON, which checks the UTF-8.
 """
 
-# ruff: noqa: A002, N818 - `id` is the standard's word
+# ruff: noqa: A002 - `id` is the standard's word
 
 import re
 from collections.abc import Iterator

@@ -13,8 +13,6 @@ The way there and back costs about 80 µs a job; a prompt of six messages render
     └── TemplateLimit        too long, too slow, or too much memory
 """
 
-# ruff: noqa: N818 - the tree says that they are errors
-
 import asyncio
 import contextlib
 import signal

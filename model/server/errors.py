@@ -15,8 +15,6 @@ An error is raised anywhere and becomes a response in `app.py`, or the last even
 `replies.py`; `as_server_error` is the one place that knows what other rooms' errors mean.
 """
 
-# ruff: noqa: N818 - the tree says that they are errors
-
 import logging
 
 from starlette.exceptions import HTTPException

@@ -19,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import chat, releases
+from gateway import admin, chat, config_file, releases
 from gateway.auth import require
 from gateway.call import Route
 from gateway.config import Server
@@ -108,6 +108,11 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
+async def show_config(request: Request) -> Response:
+    state: State = request.app.state
+    return _json({"object": "config", "data": config_file.shown(state.setup.loaded)})
+
+
 DOORS = (
     Door("POST", "/v1/chat/completions", "chat", Model("chat")),
     Door("POST", "/v1/completions", "completions", Model("completions")),
@@ -117,6 +122,8 @@ DOORS = (
     Door("GET", "/health/live", "open", live),
     Door("GET", "/health/ready", "open", ready),
     Door("GET", "/metrics", "metrics", metrics),
+    Door("GET", "/admin/config", "admin", show_config),
+    *(Door(method, path, "admin", endpoint) for method, path, endpoint in admin.ROUTES),
 )
 
 

@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 import click
 
 from gateway import logs
+from gateway.commands.keys import keys, teams
+from gateway.commands.releases import audit, releases
+from gateway.commands.usage import budgets, usage
 from gateway.config_file import ConfigError, load
 from gateway.errors import GatewayError
 from gateway.local import LocalError
@@ -105,5 +108,7 @@ def _model_command(name: str, *prefix: str) -> click.Command:
     return command
 
 
+for _command in (keys, teams, releases, audit, usage, budgets):
+    main.add_command(_command)
 for _name, _prefix in {"model": ("serve",), "pull": (), "models": ()}.items():
     main.add_command(_model_command(_name, *_prefix))

@@ -5,6 +5,7 @@ What the sections mean is in `config`; who holds the result and swaps it is in `
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ VARIABLES = {
     "GLASSGATE_MODEL_PORT": "local.port",
     "GLASSGATE_THREADS": "local.threads",
 }
+_PASSWORD = re.compile(r"(?<=://)[^/@]*(?=@)")
 
 
 class ConfigError(Exception):
@@ -46,7 +48,7 @@ def load(
         tree = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    origins = dict.fromkeys(_leaves(tree), "file")
+    origins = {key: "file" for key, _ in _leaves(tree)}
     over: dict[str, tuple[object, str]] = {
         key: (env[name], name) for name, key in VARIABLES.items() if env.get(name)
     }
@@ -143,9 +145,28 @@ def _named_limits(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((f"keys.{name}.limits", it.limits) for name, it in config.keys.items())
 
 
-def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def shown(loaded: Loaded) -> dict[str, dict[str, Any]]:
+    """Path of each key → its value, secrets masked, and where it comes from."""
+    tree = msgspec.to_builtins(loaded.config, enc_hook=_mask)
+    return {
+        key: {"value": _without_password(value), "origin": loaded.origins.get(key, "default")}
+        for key, value in _leaves(tree)
+    }
+
+
+def _mask(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return repr(value)
+    raise NotImplementedError
+
+
+def _without_password(value: Any) -> Any:
+    return _PASSWORD.sub("***", value) if isinstance(value, str) else value
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, f"{path}{name}.")
         else:
-            yield f"{path}{name}"
+            yield f"{path}{name}", value

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 import time
+from pathlib import Path
 
 from gateway.config import Local
 from gateway.metrics import Metrics
@@ -113,10 +114,16 @@ def base_url(config: Local) -> str:
     return f"http://127.0.0.1:{config.port}/v1"
 
 
+def served_name(model: str) -> str:
+    """What the model server calls a model: a path is known by its last part."""
+    return Path(model).stem if "/" in model else model
+
+
 def command(config: Local) -> list[str]:
     """The command line of the child."""
     words = [sys.executable, "-m", "model", "serve", "--host", "127.0.0.1", "--parent-pipe"]
     words += ["--port", str(config.port), "--model", config.model]
+    words += ["--served-model-name", served_name(config.model)]
     if config.embedder:
         words += ["--embedder", config.embedder]
     if config.threads:

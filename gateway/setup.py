@@ -12,7 +12,7 @@ import msgspec
 from gateway.config import Config, Upstream
 from gateway.config_file import ConfigError, Loaded
 from gateway.limits import Rule, rules_of
-from gateway.local import base_url
+from gateway.local import base_url, served_name
 from gateway.upstream import Target
 
 
@@ -44,7 +44,7 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
     model = upstream.model
     if upstream.local and config.local is not None:
         urls = (base_url(config.local),)
-        model = model or getattr(config.local, upstream.local)
+        model = model or served_name(getattr(config.local, upstream.local))
     return Target(
         name=name,
         model=model,

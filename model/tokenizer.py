@@ -120,11 +120,16 @@ class Tokenizer:
         return cls(backend, bos, eos)
 
     @classmethod
-    def byte_level(cls) -> Tokenizer:
+    def byte_level(cls, max_length: int | None = None) -> Tokenizer:
         """Ids 0 to 255 are the bytes; 256 opens and 257 closes a chat turn. Needs no file."""
         model = models.BPE(vocab=dict(BYTE_OF), merges=[])
         backend = _byte_level_backend(model, ())
         backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+        backend.post_processor = processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", 256)]
+        )
+        if max_length is not None:
+            backend.enable_truncation(max_length)
         return cls(backend, bos_id=256, eos_id=257)
 
     def encode(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from model.weights import gguf_file, tiny
+from model.network.minilm import MiniLM
+from model.weights import tiny
 from model.weights.checkpoint import Checkpoint
 from model.weights.errors import UnknownModel
 
@@ -11,6 +12,11 @@ def llama(name: str, home: Path | None) -> Checkpoint:
     """See `model.weights.load_llama`."""
     if name == tiny.NAME:
         return tiny.tiny_llama()
-    if name.endswith(".gguf") and Path(name).is_file():
-        return gguf_file.load(Path(name))
+    raise UnknownModel(name)
+
+
+def minilm(name: str, home: Path | None) -> MiniLM:
+    """See `model.weights.load_minilm`."""
+    if name == tiny.NAME:
+        return tiny.tiny_minilm()
     raise UnknownModel(name)

@@ -24,7 +24,7 @@ POLL_POSTGRES_S = 0.5
 
 def note(connection: sa.Connection, topic: str) -> int:
     """Counts a change of `topic`, seen by others once the transaction commits."""
-    statement = insert(connection, topics).values(name=topic, version=1)
+    statement = insert(connection.dialect, topics).values(name=topic, version=1)
     version = connection.scalar(
         statement.on_conflict_do_update(
             index_elements=["name"], set_={"version": topics.c.version + 1}

@@ -128,6 +128,7 @@ usage_daily = sa.Table(
     sa.Column("cached_tokens", sa.BigInteger, nullable=False),
     sa.Column("completion_tokens", sa.BigInteger, nullable=False),
     sa.Column("cost", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,  # the rows lie in the order of the days, as they are read
 )
 
 # One counter for each kind of thing that replicas must notice a change of.

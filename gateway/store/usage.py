@@ -6,14 +6,16 @@ themselves are kept for a while, to answer for single requests; the sums stay.
 
 import datetime
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, cast
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway.errors import BadRequest
 from gateway.forecast import Forecast, forecast
-from gateway.store.rows import insert
+from gateway.store.rows import execute_many, insert
 from gateway.store.tables import keys, ledger, usage_daily
 from gateway.store.teams import Budget, all_budgets
 
@@ -86,12 +88,14 @@ def post(connection: sa.Connection, rows: Iterable[Row]) -> int:
     for row_id in known.all():
         del by_id[row_id]
     if by_id:
-        connection.execute(ledger.insert(), [msgspec.structs.asdict(row) for row in by_id.values()])
-        _add_up(connection, by_id.values())
+        into_ledger, into_days = _statements(connection.dialect)
+        new = [msgspec.structs.asdict(row) for row in by_id.values()]
+        execute_many(connection, into_ledger, new)
+        execute_many(connection, into_days, _sums(by_id.values()))
     return len(by_id)
 
 
-def _add_up(connection: sa.Connection, rows: Iterable[Row]) -> None:
+def _sums(rows: Iterable[Row]) -> list[dict[str, str | int]]:
     sums: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         place = (day_of(row.started_at), row.key, row.team, row.family, row.release)
@@ -105,12 +109,17 @@ def _add_up(connection: sa.Connection, rows: Iterable[Row]) -> None:
         total[6] += row.cost
     names = ("day", *DIMENSIONS, *SUMS)
     # In one order everywhere, so that two replicas never wait for each other's rows.
-    new = [dict(zip(names, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
-    statement = insert(connection, usage_daily)
-    added = {name: usage_daily.c[name] + statement.excluded[name] for name in SUMS}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["day", *DIMENSIONS], set_=added), new
-    )
+    return [dict(zip(names, (*place, *sums[place]), strict=True)) for place in sorted(sums)]
+
+
+@lru_cache(maxsize=4)
+def _statements(dialect: sa.Dialect) -> tuple[SQLCompiler, SQLCompiler]:
+    """One row into the ledger; one row's sums onto its day."""
+    into_days = insert(dialect, usage_daily)
+    added = {name: usage_daily.c[name] + into_days.excluded[name] for name in SUMS}
+    into_days = into_days.on_conflict_do_update(index_elements=["day", *DIMENSIONS], set_=added)
+    compiled = [it.compile(dialect=dialect) for it in (ledger.insert(), into_days)]
+    return cast(tuple[SQLCompiler, SQLCompiler], tuple(compiled))
 
 
 def report(
@@ -126,15 +135,16 @@ def report(
     """
     column = usage_daily.c[by]
     total = [sa.func.sum(usage_daily.c[name]).label(name) for name in SUMS]
-    query = sa.select(column.label("name"), *total).where(*_between(since, until, only or {}))
-    query = query.group_by(column)
+    named = sa.select(keys.c.name).where(keys.c.id == usage_daily.c.key).scalar_subquery()
+    title = named if by == "key" else sa.literal("")
+    query = sa.select(column.label("name"), title.label("title"), *total)
+    query = query.where(*_between(since, until, only or {})).group_by(column)
     query = query.order_by(column) if by == "day" else query.order_by(sa.desc("cost"), column)
-    titles = _titles(connection) if by == "key" else {}
     return [
         Line(
-            title=titles.get(row.name, ""),
-            **{name: int(getattr(row, name)) for name in SUMS},
             name=row.name,
+            title=row.title or "",
+            **{name: int(getattr(row, name)) for name in SUMS},
         )
         for row in connection.execute(query)
     ]
@@ -147,10 +157,6 @@ def _between(
         raise BadRequest(f"usage is not kept by {min(unknown)!r}", param=min(unknown))
     days = usage_daily.c.day.between(since.isoformat(), until.isoformat())
     return [days, *(usage_daily.c[name] == value for name, value in only.items())]
-
-
-def _titles(connection: sa.Connection) -> dict[str, str]:
-    return {row.id: row.name for row in connection.execute(sa.select(keys.c.id, keys.c.name))}
 
 
 def spent(connection: sa.Connection, subject: str, since: datetime.date) -> int:

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from gateway.errors import Unavailable
 from gateway.store import Store, key_cache, keys, labels, teams
+from gateway.store import mirror as mirror_module
 from gateway.store.audit import By
 from gateway.store.keys import OPERATOR, NewKey
 from gateway.store.mirror import Mirror
@@ -63,6 +65,40 @@ def test_changes_of_another_process_arrive(store: Store, url: str) -> None:
         asyncio.run(scene())
     finally:
         other.close()
+
+
+def test_a_lost_connection_is_made_again(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirror_module, "RETRY_S", 0.01)
+    store = Store.open(postgres)
+
+    async def scene() -> None:
+        mirror = await Mirror.open(store)
+        task = asyncio.create_task(mirror.run())
+        for round_, name in enumerate(("before", "after")):
+            await store.write(teams.put_team, ME, name)
+
+            async def has_it(name: str = name) -> bool:
+                return name in mirror.teams
+
+            await until(has_it)
+            if round_ == 0:
+                with psycopg.connect(postgres) as connection:
+                    connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'"
+                    )
+
+                async def is_told() -> bool:
+                    return "cannot be watched" in caplog.text
+
+                await until(is_told)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scene())
+    store.close()
 
 
 def test_a_key_is_looked_up_once(store: Store) -> None:

@@ -116,6 +116,7 @@ def _create_ledger() -> None:
         sa.Column("cached_tokens", sa.BigInteger, nullable=False),
         sa.Column("completion_tokens", sa.BigInteger, nullable=False),
         sa.Column("cost", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
     )
     killed = sa.text("outcome = 'killed'")
     op.create_index(

@@ -1,0 +1,1 @@
+"""One file a step. What was released is never changed; a new need is a new file."""

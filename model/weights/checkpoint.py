@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model.network.config import NetworkConfig
-from model.network.linear import DenseLinear
-from model.network.llama import Llama, assemble, shapes
+from model.network.llama import Llama, shapes
 from model.network.tensor import Tensor
 from model.tokenizer import Tokenizer
 from model.weights.errors import MissingTensor, UnsupportedArchitecture, WrongShape
@@ -37,10 +36,4 @@ def build_llama(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> Llama:
             raise WrongShape(f"{name} has shape {tensors[name].shape}, the sizes ask for {shape}")
     if extra := sorted(tensors.keys() - expected.keys()):
         raise UnsupportedArchitecture(f"a llama has no weight {extra[0]} ({len(extra)} unknown)")
-    linears = {
-        name: DenseLinear(tensors[name].dequantize())
-        for name, shape in expected.items()
-        if len(shape) == 2
-    }
-    norms = {name: tensors[name].dequantize() for name in expected.keys() - linears.keys()}
-    return assemble(config, linears, norms)
+    return Llama.from_tensors(config, tensors)

@@ -1,8 +1,8 @@
-"""Reads llama-family checkpoints from GGUF files, as llama.cpp writes them.
+"""A llama in a GGUF file.
 
-Knows GGUF's names and its one peculiarity: rows of the query and key projections are permuted for
-a rotary embedding of neighbours (2i, 2i + 1), while the network turns the halves (i, i + Dh/2).
-The codes stay in the mapped file until the network's layers ask for them.
+Knows llama.cpp's names for a llama's tensors and metadata. GGUF stores the query and key rows of a
+head in the order 0, d/2, 1, d/2 + 1, … (rotary pairs side by side); the networks here want the
+halves one after the other, as Hugging Face does, so these rows are put back.
 """
 
 from collections.abc import Mapping
@@ -10,108 +10,114 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, ReaderTensor
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from model.network.config import NetworkConfig
-from model.network.tensor import Tensor
+from model.network.tensor import UNPACKED, Tensor
 from model.tokenizer import Tokenizer, UnsupportedTokenizer
 from model.weights.checkpoint import Checkpoint, build_llama
-from model.weights.errors import TruncatedFile, UnsupportedArchitecture
+from model.weights.errors import MissingTensor, UnsupportedArchitecture
+from model.weights.gguf_header import read_gguf
 
-NAMES = {
-    "attn_norm": "input_norm", "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj",
-    "attn_output": "o_proj", "ffn_norm": "post_norm", "ffn_gate": "gate_proj",
-    "ffn_up": "up_proj", "ffn_down": "down_proj",
-}  # fmt: skip
 ENDS = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
-STOPS = ("eos", "eot", "eom")
+IN_LAYER = {
+    "attn_norm": "input_norm", "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj",
+    "attn_output": "o_proj", "ffn_norm": "post_norm", "ffn_gate": "gate_proj", "ffn_up": "up_proj",
+    "ffn_down": "down_proj",
+}  # fmt: skip
+# What ends a turn or a text in models whose metadata names only one of several such tokens
+STOP_TEXTS = {
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>",
+}  # fmt: skip
 
 
-def load(path: Path) -> Checkpoint:
-    """The checkpoint in `path`. Raises WeightsError."""
-    reader = _open(path)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
-    config = network_config(fields, {tensor.name for tensor in reader.tensors})
-    tensors = {}
-    for tensor in reader.tensors:
-        name = canonical_name(tensor.name)
-        tensors[name] = _tensor(name, tensor, config)
+def load_gguf(path: Path) -> Checkpoint:
+    """The chat model in `path`; WeightsError if it is damaged or needs what is not here."""
+    fields, tensors = read_gguf(path)
+    architecture = fields.get("general.architecture")
+    if architecture != "llama":
+        raise UnsupportedArchitecture(f"{path} holds a {architecture!r}; only 'llama' runs here")
     try:
+        config = _config(fields, tensors)
         tokenizer = Tokenizer.from_gguf(fields)
-    except UnsupportedTokenizer as error:
-        raise UnsupportedArchitecture(f"{path.name}: {error}") from error
-    ids = (fields.get(f"tokenizer.ggml.{name}_token_id") for name in STOPS)
-    return Checkpoint(
-        name=path.stem,
-        network=build_llama(config, tensors),
-        tokenizer=tokenizer,
-        chat_template=fields.get("tokenizer.chat_template"),
-        stop_ids=frozenset(i for i in ids if i is not None),
+        network = build_llama(config, _canonical(config, tensors))
+    except (UnsupportedTokenizer, ValueError) as error:
+        raise UnsupportedArchitecture(f"{path}: {error}") from error
+    except KeyError as error:
+        raise MissingTensor(f"{path} does not say {error}") from error
+    template = fields.get("tokenizer.chat_template")
+    return Checkpoint(path.stem, network, tokenizer, template, _stop_ids(fields, tokenizer))
+
+
+def _config(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NetworkConfig:
+    def value(key: str, default: Any = None) -> Any:
+        return fields[f"llama.{key}"] if default is None else fields.get(f"llama.{key}", default)
+
+    D, heads = value("embedding_length"), value("attention.head_count")
+    head_dim = value("attention.key_length", D // heads)
+    for key, known in (
+        ("rope.dimension_count", head_dim),
+        ("attention.value_length", head_dim),
+        ("expert_count", 0),
+        ("rope.scaling.type", "none"),
+    ):
+        if value(key, known) != known:
+            raise UnsupportedArchitecture(f"llama.{key} is {value(key)}, only {known} runs here")
+    return NetworkConfig(
+        vocab_size=tensors["token_embd.weight"].shape[0],
+        hidden_size=D,
+        num_layers=value("block_count"),
+        num_heads=heads,
+        num_kv_heads=value("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        intermediate_size=value("feed_forward_length"),
+        context_length=value("context_length"),
+        rope_base=value("rope.freq_base", 10_000.0),
+        rms_eps=value("attention.layer_norm_rms_epsilon"),
+        tie_embeddings="output.weight" not in tensors,
     )
 
 
-def network_config(fields: Mapping[str, Any], tensor_names: set[str]) -> NetworkConfig:
-    """The sizes that the metadata names. Raises UnsupportedArchitecture."""
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        raise UnsupportedArchitecture(f"architecture {architecture!r} (supported: llama)")
-    scaling = fields.get("llama.rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in tensor_names:
-        raise UnsupportedArchitecture("scaled rotary positions are not supported")
-    if fields.get("llama.expert_count"):
-        raise UnsupportedArchitecture("a mixture of experts is not supported")
-    try:
-        hidden, heads = fields["llama.embedding_length"], fields["llama.attention.head_count"]
-        return NetworkConfig(
-            vocab_size=len(fields["tokenizer.ggml.tokens"]),
-            hidden_size=hidden,
-            num_layers=fields["llama.block_count"],
-            num_heads=heads,
-            num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
-            head_dim=fields.get("llama.attention.key_length", hidden // heads),
-            intermediate_size=fields["llama.feed_forward_length"],
-            context_length=fields["llama.context_length"],
-            rope_base=fields.get("llama.rope.freq_base", 10_000.0),
-            rms_eps=fields["llama.attention.layer_norm_rms_epsilon"],
-            tie_embeddings="output.weight" not in tensor_names,
-        )
-    except KeyError as error:
-        raise UnsupportedArchitecture(f"the metadata {error} is missing") from error
+def _canonical(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the network's names, query and key rows in the network's order."""
+    found = {_canonical_name(name): tensor for name, tensor in tensors.items()}
+    for name, tensor in found.items():
+        if name.endswith(("q_proj", "k_proj")):
+            heads = config.num_heads if name.endswith("q_proj") else config.num_kv_heads
+            found[name] = tensor.with_rows(half_split_rows(heads, config.head_dim))
+    for type_name in {tensor.type_name for tensor in found.values()} - UNPACKED.keys():
+        _check_readable(type_name)
+    return found
 
 
-def canonical_name(name: str) -> str:
-    """ "blk.3.attn_q.weight" → "layers.3.q_proj"; unknown names pass as they are."""
-    parts = name.removesuffix(".weight").split(".")
-    if len(parts) == 3 and parts[0] == "blk" and parts[2] in NAMES:
-        return f"layers.{parts[1]}.{NAMES[parts[2]]}"
-    return ENDS.get(".".join(parts), name)
+def _canonical_name(name: str) -> str:
+    """A name that is not known stays as it is, and is refused by it."""
+    stem = name.removesuffix(".weight")
+    head, _, rest = stem.partition(".")
+    if head == "blk":
+        layer, _, part = rest.partition(".")
+        return f"layers.{layer}.{IN_LAYER[part]}" if part in IN_LAYER else name
+    return ENDS.get(stem, name)
 
 
 def half_split_rows(num_heads: int, head_dim: int) -> NDArray[np.intp]:
-    """Row i of the half-split layout is row order[i] of GGUF's, head by head."""
-    order = np.arange(num_heads * head_dim).reshape(num_heads, head_dim // 2, 2)
-    return order.swapaxes(1, 2).ravel()
+    """`order` such that rows[order] of a GGUF's query or key are in half-split order."""
+    rows = np.arange(num_heads * head_dim).reshape(num_heads, head_dim // 2, 2)
+    return rows.swapaxes(1, 2).reshape(-1)
 
 
-def _open(path: Path) -> GGUFReader:
+def _check_readable(type_name: str) -> None:
+    """Refuse a quantisation that the `gguf` package cannot expand, before it is met half-way."""
+    type_ = GGMLQuantizationType[type_name]
+    _, block_bytes = GGML_QUANT_SIZES[type_]
     try:
-        reader = GGUFReader(path)
-    except (ValueError, IndexError, OverflowError, UnicodeDecodeError) as error:
-        raise TruncatedFile(f"{path.name} is no whole GGUF file: {error}") from error
-    for tensor in reader.tensors:
-        if tensor.data.nbytes != tensor.n_bytes:
-            raise TruncatedFile(f"{path.name} ends inside {tensor.name}")
-    return reader
+        quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
+    except NotImplementedError as error:
+        raise UnsupportedArchitecture(f"the quantisation {type_name} cannot be read") from error
 
 
-def _tensor(name: str, tensor: ReaderTensor, config: NetworkConfig) -> Tensor:
-    shape = tuple(int(size) for size in reversed(tensor.shape))
-    rows = shape[0] if len(shape) > 1 else 1
-    raw = np.asarray(tensor.data).view(np.uint8).reshape(rows, -1)
-    made = Tensor(name, shape, tensor.tensor_type.name, raw)
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
-    num_heads = heads.get(name.rpartition(".")[2])
-    if num_heads is None or rows != num_heads * config.head_dim:
-        return made
-    return made.with_rows(half_split_rows(num_heads, config.head_dim))
+def _stop_ids(fields: Mapping[str, Any], tokenizer: Tokenizer) -> frozenset[int]:
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
+    known = {i for i in tokenizer.special_ids if tokenizer.token_text(i) in STOP_TEXTS}
+    return frozenset(known.union(fields[key] for key in keys if key in fields))

@@ -29,6 +29,7 @@ from gateway.errors import (
     GatewayError,
     MethodNotAllowed,
     NotFound,
+    RateLimited,
     ShuttingDown,
     Unavailable,
 )
@@ -65,6 +66,8 @@ class Model:
         server = state.setup.config.server
         if state.is_closed:
             raise ShuttingDown("the gateway is shutting down", retry_after_s=5)
+        if len(state.exchanges) >= server.max_in_flight:
+            raise RateLimited("too many requests at once", headers=(("retry-after", "1"),))
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         raw = await read_body(scope, receive, server)
         call = read_call(self.route, scope["request_id"], raw, headers, scope["principal"])
@@ -211,15 +214,17 @@ def is_loopback(host: str) -> bool:
 
 
 def client_address(scope: Scope, server: Server) -> str:
-    """Who sent the request: the peer, or whom a trusted proxy names as the one before it.
+    """Who sent the request: the peer, or whom trusted proxies name as the one before them.
 
-    What came through a proxy that nobody declared is from an unknown address, never from loopback.
+    What came over loopback through a proxy that nobody declared is nobody's: "".
     """
     address: str = (scope["client"] or ("",))[0]
     hops = b",".join(_headers(scope, b"x-forwarded-for")).decode("latin-1").split(",")
+    if any(hops) and address not in server.trusted_proxies:
+        return "" if is_loopback(address) else address
     while hops and address in server.trusted_proxies:
         address = hops.pop().strip() or address
-    return "" if any(map(str.strip, hops)) else address
+    return address
 
 
 def _headers(scope: Scope, name: bytes) -> list[bytes]:

@@ -23,6 +23,7 @@ STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would hold the chunks back
 ]
 JSON_HEADERS = [(b"content-type", b"application/json")]
+CLOSE = (("connection", "close"),)  # after a body that is not read to its end
 
 
 class Exchange:
@@ -158,12 +159,10 @@ async def _read_rest(first: bytes, receive: Receive, server: Server) -> bytes:
                 if not message.get("more_body"):
                     break
     except TimeoutError:
-        seconds = server.body_timeout_s
-        raise SlowClient(f"the body did not come within {seconds:g} s", param="body") from None
+        message = f"the body did not come within {server.body_timeout_s:g} s"
+        raise SlowClient(message, param="body", headers=CLOSE) from None
     return b"".join(parts)
 
 
 def too_large(limit: int) -> BodyTooLarge:
-    # What is left of the body is not read, so the connection cannot be used again.
-    close = (("connection", "close"),)
-    return BodyTooLarge(f"the body is larger than {limit} bytes", param="body", headers=close)
+    return BodyTooLarge(f"the body is larger than {limit} bytes", param="body", headers=CLOSE)

@@ -148,7 +148,16 @@ class House:
             "stream": stream,
             **more,
         }
-        return await self.http.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
+        reply = await self.http.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
+        if not stream:
+            await reply.read()
+        return reply
+
+    async def ask(self, method: str, path: str, **more: Any) -> aiohttp.ClientResponse:
+        """A reply that was read to its end."""
+        reply = await self.http.request(method, self.url + path, **more)
+        await reply.read()
+        return reply
 
     async def rows(self) -> list[dict[str, Any]]:
         """The ledger, as it is in the store."""

@@ -1,0 +1,92 @@
+"""What the config file may say, and how it is refused when it says something else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config_file import DEFAULT_PATH, ConfigError, load, parse, shown
+
+TOWN: dict[str, Any] = {
+    "upstreams": {"up": {"base_url": "http://127.0.0.1:1/v1", "model": "m"}},
+    "families": {"town": {"labels": {"production": "town-1"}}},
+    "releases": {"town-1": {"family": "town", "upstream": "up"}},
+}
+
+
+def town(section: str, name: str, **values: Any) -> dict[str, Any]:
+    part = TOWN.get(section, {})
+    return {**TOWN, section: {**part, name: {**part.get(name, {}), **values}}}
+
+
+def test_the_shipped_file_is_good() -> None:
+    config = load(DEFAULT_PATH, env={}).config
+    assert config.families.keys() >= {"smollm2", "minilm"}
+    assert config.server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"sever": {}}, "sever"),
+        ({"server": {"prot": 1}}, "server"),
+        ({"server": {"port": "x"}}, "server.port"),
+        (town("upstreams", "up", deadlines={"idel": 1}), "upstreams.up.deadlines"),
+        (town("upstreams", "up", base_url=""), "upstreams.up"),
+        (town("upstreams", "up", model=""), "upstreams.up.model"),
+        (town("upstreams", "mine", local="model"), "upstreams.mine.local"),
+        (town("releases", "town-1", upstream="down"), "releases.town-1.upstream"),
+        (town("releases", "town-1", family="city"), "releases.town-1.family"),
+        (town("families", "town", labels={"production": "no"}), "families.town.labels.production"),
+        (town("families", "town", labels={}), "families.town.labels"),
+        (town("families", "town", weights={"canary": 1}), "families.town"),
+        (town("families", "town", fallbacks=["down"]), "families.town"),
+        (town("families", "town", limits="tight"), "families.town.limits"),
+        (town("families", "a@b"), "families.a@b"),
+        (town("keys", "k"), "keys.k"),
+        (town("keys", "k", sha256="0", limits="tight"), "keys.k.limits"),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(tree: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(tree)
+    assert str(caught.value).startswith(f"{path}:")
+
+
+def test_variables_go_over_the_file_and_flags_over_variables(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[server]\nport = 1\nhost = "::1"\n[local]\nport = 2\nthreads = 3\n')
+    env = {"GLASSGATE_PORT": "4", "GLASSGATE_MODEL_PORT": "5", "GLASSGATE_CONFIG": str(path)}
+    loaded = load(None, {"server.port": 6, "local.threads": None}, env)
+    assert (loaded.config.server.port, loaded.config.server.host) == (6, "::1")
+    assert loaded.config.local is not None
+    assert (loaded.config.local.port, loaded.config.local.threads) == (5, 3)
+    origins = {key: it["origin"] for key, it in shown(loaded).items()}
+    assert origins["server.port"] == "flag"
+    assert origins["local.port"] == "GLASSGATE_MODEL_PORT"
+    assert origins["local.threads"] == "file"
+    assert origins["server.drain_s"] == "default"
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        '[upstreams.up]\nbase_url = "http://u"\nmodel = "m"\n'
+        'headers = { authorization = "Bearer hush" }\n'
+        '[store]\nurl = "postgresql://glass:hush@db/gate"\n'
+    )
+    loaded = load(path, env={})
+    view = shown(loaded)
+    assert view["upstreams.up.headers.authorization"]["value"] == "***"
+    assert view["store.url"]["value"] == "postgresql://***@db/gate"
+    assert "hush" not in repr(loaded.config.upstreams)
+
+
+@pytest.mark.parametrize("text", ["[server", "\udcff"])
+def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ConfigError, match=r"gateway\.toml"):
+        load(path, env={})
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load(tmp_path / "nowhere.toml", env={})

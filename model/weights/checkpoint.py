@@ -29,11 +29,16 @@ class Checkpoint:
 def build_llama(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> Llama:
     """The network over `tensors`; each must be there, fit `config`, and none may be left over."""
     expected = shapes(config)
+    check_shapes(expected, tensors)
+    if extra := sorted(tensors.keys() - expected.keys()):
+        raise UnsupportedArchitecture(f"a llama has no weight {extra[0]} ({len(extra)} unknown)")
+    return Llama.from_tensors(config, tensors)
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of which one is absent or has another shape than the sizes ask for."""
     for name, shape in expected.items():
         if name not in tensors:
             raise MissingTensor(f"the weight {name} is missing")
         if tensors[name].shape != shape:
             raise WrongShape(f"{name} has shape {tensors[name].shape}, the sizes ask for {shape}")
-    if extra := sorted(tensors.keys() - expected.keys()):
-        raise UnsupportedArchitecture(f"a llama has no weight {extra[0]} ({len(extra)} unknown)")
-    return Llama.from_tensors(config, tensors)

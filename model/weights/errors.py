@@ -7,7 +7,7 @@ WeightsError
 ├── WrongChecksum            what came is not what the catalogue promises
 ├── UnsupportedArchitecture  a network, number format or tokenizer that this stack cannot run
 ├── TruncatedFile            the file ends before its own header says, or holds no weights
-├── MissingTensor            the file lacks a weight that the architecture needs
+├── MissingTensor            a weight, a setting or a file that the architecture needs
 └── WrongShape               a weight does not fit the sizes in the file's own configuration
 """
 
@@ -41,7 +41,7 @@ class TruncatedFile(WeightsError):
 
 
 class MissingTensor(WeightsError):
-    """A weight is absent."""
+    """A weight, a setting or a file is absent."""
 
 
 class WrongShape(WeightsError):

@@ -7,7 +7,6 @@ halves one after the other, as Hugging Face does, so these rows are put back.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 
 from model.network.config import NetworkConfig
 from model.network.tensor import UNPACKED, Tensor
-from model.tokenizer import Tokenizer, UnsupportedTokenizer
+from model.tokenizer import Tokenizer
 from model.weights.checkpoint import Checkpoint, build_llama
 from model.weights.errors import MissingTensor, UnsupportedArchitecture
 from model.weights.gguf_header import read_gguf
+from model.weights.settings import Settings
 
 ENDS = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 IN_LAYER = {
@@ -38,43 +38,37 @@ def load_gguf(path: Path) -> Checkpoint:
     architecture = fields.get("general.architecture")
     if architecture != "llama":
         raise UnsupportedArchitecture(f"{path} holds a {architecture!r}; only 'llama' runs here")
-    try:
-        config = _config(fields, tensors)
-        tokenizer = Tokenizer.from_gguf(fields)
-        network = build_llama(config, _canonical(config, tensors))
-    except (UnsupportedTokenizer, ValueError) as error:
-        raise UnsupportedArchitecture(f"{path}: {error}") from error
-    except KeyError as error:
-        raise MissingTensor(f"{path} does not say {error}") from error
+    config = _config(fields, tensors)
+    tokenizer = Tokenizer.from_gguf(fields)
+    network = build_llama(config, _canonical(config, tensors))
     template = fields.get("tokenizer.chat_template")
     return Checkpoint(path.stem, network, tokenizer, template, _stop_ids(fields, tokenizer))
 
 
-def _config(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> NetworkConfig:
-    def value(key: str, default: Any = None) -> Any:
-        return fields[f"llama.{key}"] if default is None else fields.get(f"llama.{key}", default)
-
-    D, heads = value("embedding_length"), value("attention.head_count")
-    head_dim = value("attention.key_length", D // heads)
-    for key, known in (
-        ("rope.dimension_count", head_dim),
-        ("attention.value_length", head_dim),
-        ("expert_count", 0),
-        ("rope.scaling.type", "none"),
-    ):
-        if value(key, known) != known:
-            raise UnsupportedArchitecture(f"llama.{key} is {value(key)}, only {known} runs here")
+def _config(fields: Settings, tensors: Mapping[str, Tensor]) -> NetworkConfig:
+    D, heads = fields["llama.embedding_length"], fields["llama.attention.head_count"]
+    head_dim = fields.get("llama.attention.key_length", D // heads)
+    fields.require(
+        {
+            "llama.attention.value_length": head_dim,
+            "llama.rope.dimension_count": head_dim,
+            "llama.rope.scaling.type": "none",
+            "llama.expert_count": 0,
+        }
+    )
+    if "token_embd.weight" not in tensors:
+        raise MissingTensor(f"{fields.source} has no token_embd.weight")
     return NetworkConfig(
         vocab_size=tensors["token_embd.weight"].shape[0],
         hidden_size=D,
-        num_layers=value("block_count"),
+        num_layers=fields["llama.block_count"],
         num_heads=heads,
-        num_kv_heads=value("attention.head_count_kv", heads),
+        num_kv_heads=fields.get("llama.attention.head_count_kv", heads),
         head_dim=head_dim,
-        intermediate_size=value("feed_forward_length"),
-        context_length=value("context_length"),
-        rope_base=value("rope.freq_base", 10_000.0),
-        rms_eps=value("attention.layer_norm_rms_epsilon"),
+        intermediate_size=fields["llama.feed_forward_length"],
+        context_length=fields["llama.context_length"],
+        rope_base=fields.get("llama.rope.freq_base", 10_000.0),
+        rms_eps=fields["llama.attention.layer_norm_rms_epsilon"],
         tie_embeddings="output.weight" not in tensors,
     )
 
@@ -117,7 +111,7 @@ def _check_readable(type_name: str) -> None:
         raise UnsupportedArchitecture(f"the quantisation {type_name} cannot be read") from error
 
 
-def _stop_ids(fields: Mapping[str, Any], tokenizer: Tokenizer) -> frozenset[int]:
+def _stop_ids(fields: Settings, tokenizer: Tokenizer) -> frozenset[int]:
     keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
     known = {i for i in tokenizer.special_ids if tokenizer.token_text(i) in STOP_TEXTS}
     return frozenset(known.union(fields[key] for key in keys if key in fields))

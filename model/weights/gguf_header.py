@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model.network.tensor import Tensor
 from model.weights.errors import TruncatedFile, UnsupportedArchitecture, WrongShape
+from model.weights.settings import Settings
 
 SCALARS = dict(enumerate(("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?")))
 SCALARS |= {10: "<Q", 11: "<q", 12: "<d"}
@@ -23,17 +24,16 @@ STRING, ARRAY = 8, 9
 DEFAULT_ALIGNMENT = 32
 
 
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_gguf(path: Path) -> tuple[Settings, dict[str, Tensor]]:
     """The metadata as plain Python values and the tensors under the file's own names."""
     if path.stat().st_size < len(b"GGUF"):
         raise TruncatedFile(f"{path} is too short for a GGUF file")
     data: NDArray[np.uint8] = np.memmap(path, mode="r")
     try:
-        return _Parser(data).parse()
+        fields, tensors = _Parser(data).parse()
     except (struct.error, TruncatedFile) as error:
         raise TruncatedFile(f"{path} is cut off or damaged: {error}") from error
-    except UnsupportedArchitecture as error:
-        raise UnsupportedArchitecture(f"{path}: {error}") from error
+    return Settings(path, fields), tensors
 
 
 class _Parser:

@@ -1,22 +1,48 @@
 """From a name or a path to a model in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from model.network.minilm import MiniLM
 from model.weights import tiny
+from model.weights.catalogue import CATALOGUE
 from model.weights.checkpoint import Checkpoint
-from model.weights.errors import UnknownModel
+from model.weights.errors import UnknownModel, UnsupportedArchitecture
+from model.weights.gguf_file import load_gguf
+from model.weights.hf_folder import load_encoder_folder, load_llama_folder
+from model.weights.pull import pulled
 
 
 def llama(name: str, home: Path | None) -> Checkpoint:
     """See `model.weights.load_llama`."""
     if name == tiny.NAME:
         return tiny.tiny_llama()
-    raise UnknownModel(name)
+    path = _locate(name, "chat", home)
+    if path.is_dir() and not (path / "config.json").is_file():
+        path = next(iter(sorted(path.glob("*.gguf"))), path)
+    try:
+        checkpoint = load_llama_folder(path) if path.is_dir() else load_gguf(path)
+    except ValueError as error:  # a tokenizer or sizes that this stack cannot run
+        raise UnsupportedArchitecture(f"{path}: {error}") from error
+    if name in CATALOGUE:
+        return replace(checkpoint, name=name, sampling=CATALOGUE[name].sampling)
+    return checkpoint
 
 
 def minilm(name: str, home: Path | None) -> MiniLM:
     """See `model.weights.load_minilm`."""
-    if name == tiny.NAME:
-        return tiny.tiny_minilm()
-    raise UnknownModel(name)
+    return (
+        tiny.tiny_minilm()
+        if name == tiny.NAME
+        else load_encoder_folder(_locate(name, "embedding", home))
+    )
+
+
+def _locate(name: str, kind: str, home: Path | None) -> Path:
+    """The folder of a name in the catalogue, else the path itself."""
+    known = [entry.name for entry in CATALOGUE.values() if entry.kind == kind]
+    if name in known:
+        return pulled(CATALOGUE[name], home)
+    if Path(name).exists() and name not in CATALOGUE:
+        return Path(name)
+    raise UnknownModel(f"{name!r} is no {kind} model (known: {', '.join(known)}) and no path")

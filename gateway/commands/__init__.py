@@ -5,8 +5,9 @@ running gateway notices within a second. Who runs them has the store itself, hen
 Databases are imported when a command runs: they take half a second.
 """
 
+import functools
 import getpass
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +20,60 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.store.audit import By
 
+Params = Callable[[Any], Any]
+
 CONFIG = click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file that names the store."
 )
 FORMAT = click.option(
     "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table"
 )
-WHY = click.option("--why", required=True, help="The reason, kept in the audit.")
+
+
+def showing(
+    group: click.Group | None, name: str, *params: Params
+) -> Callable[[Any], click.Command]:
+    """Makes a command of a function (connection, config, …) that returns rows to be shown."""
+
+    def make(function: Callable[..., Sequence[dict[str, Any]]]) -> click.Command:
+        @functools.wraps(function)
+        def run(config: Path | None, form: str, **given: Any) -> None:
+            with opened(config, write=False) as (connection, settings):
+                put_out(function(connection, settings, **given), form)
+
+        return _command(group, name, (*params, FORMAT, CONFIG), run)
+
+    return make
+
+
+def changing(
+    group: click.Group | None, name: str, *params: Params
+) -> Callable[[Any], click.Command]:
+    """Makes a command of a function (connection, config, …); what it returns is printed."""
+
+    def make(function: Callable[..., str | None]) -> click.Command:
+        @functools.wraps(function)
+        def run(config: Path | None, **given: Any) -> None:
+            with opened(config, write=True) as (connection, settings):
+                done = function(connection, settings, **given)
+            if done is not None:
+                click.echo(done)
+
+        return _command(group, name, (*params, CONFIG), run)
+
+    return make
+
+
+def _command(
+    group: click.Group | None, name: str, params: Sequence[Params], run: Callable[..., None]
+) -> click.Command:
+    for param in reversed(params):
+        run = param(run)
+    return (group.command(name) if group else click.command(name))(run)
 
 
 @contextmanager
-def opened(path: Path | None, write: bool = False) -> Iterator[tuple["sa.Connection", "Config"]]:
+def opened(path: Path | None, write: bool) -> Iterator[tuple["sa.Connection", "Config"]]:
     """A transaction on the store that the config names; a failure is one line and exit code 1."""
     from gateway.config_file import ConfigError, load
     from gateway.errors import GatewayError

@@ -1,11 +1,13 @@
 """`glassgate keys` and `glassgate teams`: who may come in."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from gateway.commands import CONFIG, FORMAT, by_me, opened, put_out
+from gateway.commands import by_me, changing, showing
+
+ID = click.argument("id")
+NAME = click.argument("name")
 
 
 @click.group()
@@ -13,61 +15,52 @@ def keys() -> None:
     """Clients' keys."""
 
 
-@keys.command("create")
-@click.argument("name")
-@click.option("--team", default="", help="A team that exists.")
-@click.option("--scope", "scopes", multiple=True, default=("infer",), show_default=True)
-@click.option("--family", "families", multiple=True, help="None: all.")
-@click.option("--limits", default="", help="A limit class of the config.")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="None: until revoked.")
-@CONFIG
-def create_key(config: Path | None, **fields: Any) -> None:
-    """Make a key and print it, this once."""
+@changing(
+    keys,
+    "create",
+    NAME,
+    click.option("--team", default="", help="A team that exists."),
+    click.option("--scope", "scopes", multiple=True, default=("infer",), show_default=True),
+    click.option("--family", "families", multiple=True, help="None: all."),
+    click.option("--limits", default="", help="A limit class of the config."),
+    click.option("--days", type=click.FloatRange(0, min_open=True), help="None: until revoked."),
+)
+def create_key(connection: Any, config: Any, **fields: Any) -> str:
+    """Make a key and print it. It is not shown again."""
     from gateway import moves
     from gateway.store.keys import OPERATOR, NewKey
 
-    with opened(config, write=True) as (connection, settings):
-        new = NewKey(**fields)
-        key, text = moves.create_key(connection, by_me(), settings, OPERATOR, new)
-    click.echo(f"Key {key.id} for {key.name}. Keep it: it is not shown again.", err=True)
-    click.echo(text)
+    return moves.create_key(connection, by_me(), config, OPERATOR, NewKey(**fields))[1]
 
 
-@keys.command("list")
-@click.option("--team", default="")
-@FORMAT
-@CONFIG
-def list_keys(config: Path | None, team: str, form: str) -> None:
+@showing(keys, "list", click.option("--team", default=""))
+def list_keys(connection: Any, config: Any, team: str) -> list[dict[str, Any]]:
     """All keys, without their secrets."""
-    from gateway.store import shown
     from gateway.store.keys import all_keys
+    from gateway.store.shown import of_key
 
-    with opened(config) as (connection, _):
-        put_out([shown.of_key(key) for key in all_keys(connection, team)], form)
+    return [of_key(key) for key in all_keys(connection, team)]
 
 
-@keys.command("rotate")
-@click.argument("id")
-@click.option("--overlap-hours", type=click.FloatRange(0), default=24.0, show_default=True)
-@CONFIG
-def rotate_key(config: Path | None, id: str, overlap_hours: float) -> None:  # noqa: A002
+@changing(
+    keys,
+    "rotate",
+    ID,
+    click.option("--overlap-hours", type=click.FloatRange(0), default=24.0, show_default=True),
+)
+def rotate_key(connection: Any, config: Any, id: str, overlap_hours: float) -> str:  # noqa: A002
     """Print a new secret for the key; the present one stays good for a while."""
     from gateway.store.keys import OPERATOR, rotate
 
-    with opened(config, write=True) as (connection, _):
-        _, text = rotate(connection, by_me(), OPERATOR, id, overlap_hours * 3600)
-    click.echo(text)
+    return rotate(connection, by_me(), OPERATOR, id, overlap_hours * 3600)[1]
 
 
-@keys.command("revoke")
-@click.argument("id")
-@CONFIG
-def revoke_key(config: Path | None, id: str) -> None:  # noqa: A002
+@changing(keys, "revoke", ID)
+def revoke_key(connection: Any, config: Any, id: str) -> None:  # noqa: A002
     """End the key now."""
     from gateway.store.keys import revoke
 
-    with opened(config, write=True) as (connection, _):
-        revoke(connection, by_me(), id)
+    revoke(connection, by_me(), id)
 
 
 @click.group()
@@ -75,36 +68,28 @@ def teams() -> None:
     """Who shares limits and budgets."""
 
 
-@teams.command("list")
-@FORMAT
-@CONFIG
-def list_teams(config: Path | None, form: str) -> None:
+@showing(teams, "list")
+def list_teams(connection: Any, config: Any) -> list[dict[str, Any]]:
     """All teams."""
-    from gateway.store import shown
+    from gateway.store.shown import of_team
     from gateway.store.teams import all_teams
 
-    with opened(config) as (connection, _):
-        put_out([shown.of_team(team) for team in all_teams(connection)], form)
+    return [of_team(team) for team in all_teams(connection)]
 
 
-@teams.command("set")
-@click.argument("name")
-@click.option("--limits", default="", help="The limit class that its keys share.")
-@CONFIG
-def set_team(config: Path | None, name: str, limits: str) -> None:
+@changing(
+    teams, "set", NAME, click.option("--limits", default="", help="What class its keys share.")
+)
+def set_team(connection: Any, config: Any, name: str, limits: str) -> None:
     """Make a team, or change its limit class."""
     from gateway import moves
 
-    with opened(config, write=True) as (connection, settings):
-        moves.put_team(connection, by_me(), settings, name, limits)
+    moves.put_team(connection, by_me(), config, name, limits)
 
 
-@teams.command("delete")
-@click.argument("name")
-@CONFIG
-def delete_team(config: Path | None, name: str) -> None:
+@changing(teams, "delete", NAME)
+def delete_team(connection: Any, config: Any, name: str) -> None:
     """Remove a team that has no keys."""
     from gateway.store.teams import delete_team as delete
 
-    with opened(config, write=True) as (connection, _):
-        delete(connection, by_me(), name)
+    delete(connection, by_me(), name)

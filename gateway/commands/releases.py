@@ -1,12 +1,14 @@
 """`glassgate releases` and `glassgate audit`: what serves, and who changed it."""
 
-from pathlib import Path
+from typing import Any
 
 import click
 
-from gateway.commands import CONFIG, FORMAT, WHY, by_me, opened, put_out
+from gateway.commands import by_me, changing, showing
 
+FAMILY = click.argument("family")
 LABEL = click.option("--label", default="production", show_default=True)
+WHY = click.option("--why", required=True, help="The reason, kept in the audit.")
 
 
 @click.group()
@@ -14,52 +16,42 @@ def releases() -> None:
     """What a family's labels point to, and how its traffic is shared."""
 
 
-@releases.command("list")
-@FORMAT
-@CONFIG
-def list_releases(config: Path | None, form: str) -> None:
-    """Each release with its labels, and their shares of the traffic."""
+@showing(releases, "list")
+def list_releases(connection: Any, config: Any) -> list[dict[str, Any]]:
+    """Each release with its labels and its share of the traffic."""
     from gateway.moves import overview
 
-    with opened(config) as (connection, settings):
-        put_out(overview(connection, settings), form)
+    return overview(connection, config)
 
 
-@releases.command("promote")
-@click.argument("family")
-@click.argument("release")
-@LABEL
-@WHY
-@CONFIG
-def promote(config: Path | None, family: str, release: str, label: str, why: str) -> None:
+@changing(releases, "promote", FAMILY, click.argument("release"), LABEL, WHY)
+def promote(connection: Any, config: Any, family: str, release: str, label: str, why: str) -> str:
     """Point the family's label to the release."""
     from gateway import moves
 
-    with opened(config, write=True) as (connection, settings):
-        it = moves.promote(connection, by_me(why), settings, family, label, release)
-    click.echo(f"{family}@{label}: {it.previous or 'nothing'} → {it.target}")
+    it = moves.promote(connection, by_me(why), config, family, label, release)
+    return f"{family}@{label}: {it.previous or 'nothing'} → {it.target}"
 
 
-@releases.command("rollback")
-@click.argument("family")
-@LABEL
-@WHY
-@CONFIG
-def rollback(config: Path | None, family: str, label: str, why: str) -> None:
+@changing(releases, "rollback", FAMILY, LABEL, WHY)
+def rollback(connection: Any, config: Any, family: str, label: str, why: str) -> str:
     """Point the family's label back to where it was before its last promotion."""
     from gateway import moves
 
-    with opened(config, write=True) as (connection, settings):
-        it = moves.rollback(connection, by_me(why), settings, family, label)
-    click.echo(f"{family}@{label}: back to {it.target}")
+    it = moves.rollback(connection, by_me(why), config, family, label)
+    return f"{family}@{label}: back to {it.target}"
 
 
-@releases.command("weights")
-@click.argument("family")
-@click.argument("shares", nargs=-1, required=True, metavar="LABEL=SHARE...")
-@WHY
-@CONFIG
-def set_weights(config: Path | None, family: str, shares: tuple[str, ...], why: str) -> None:
+@changing(
+    releases,
+    "weights",
+    FAMILY,
+    click.argument("shares", nargs=-1, required=True, metavar="LABEL=SHARE..."),
+    WHY,
+)
+def set_weights(
+    connection: Any, config: Any, family: str, shares: tuple[str, ...], why: str
+) -> None:
     """Share the family's traffic, e.g. production=95 canary=5."""
     from gateway import moves
 
@@ -67,19 +59,18 @@ def set_weights(config: Path | None, family: str, shares: tuple[str, ...], why: 
         parsed = {label: float(share) for label, share in (pair.split("=") for pair in shares)}
     except ValueError as error:
         raise click.BadParameter("write LABEL=SHARE", param_hint="SHARES") from error
-    with opened(config, write=True) as (connection, settings):
-        moves.set_weights(connection, by_me(why), settings, family, parsed)
+    moves.set_weights(connection, by_me(why), config, family, parsed)
 
 
-@click.command()
-@click.option("--subject", default="", help="Only changes of this, such as smollm2@production.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@FORMAT
-@CONFIG
-def audit(config: Path | None, subject: str, limit: int, form: str) -> None:
+@showing(
+    None,
+    "audit",
+    click.option("--subject", default="", help="Only changes of this, e.g. smollm2@production."),
+    click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True),
+)
+def audit(connection: Any, config: Any, subject: str, limit: int) -> list[dict[str, Any]]:
     """Who changed what, when and why; the youngest first."""
-    from gateway.store import shown
     from gateway.store.audit import entries
+    from gateway.store.shown import of_entry
 
-    with opened(config) as (connection, _):
-        put_out([shown.of_entry(it) for it in entries(connection, subject, limit=limit)], form)
+    return [of_entry(it) for it in entries(connection, subject, limit=limit)]

@@ -1,10 +1,20 @@
 """The first tables."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
 down_revision = None
+
+
+def texts(*names: str, key: bool = False) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.Text, primary_key=key, nullable=False) for name in names]
+
+
+def numbers(*names: str, nullable: bool = False) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.BigInteger, nullable=nullable) for name in names]
 
 
 def upgrade() -> None:
@@ -15,110 +25,60 @@ def upgrade() -> None:
 def _create_moving() -> None:
     op.create_table(
         "keys",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("team", sa.Text, nullable=False),
+        *texts("id", key=True),
+        *texts("name", "team", "limits", "hash"),
         sa.Column("scopes", sa.JSON, nullable=False),
         sa.Column("families", sa.JSON, nullable=False),
-        sa.Column("limits", sa.Text, nullable=False),
-        sa.Column("hash", sa.Text, nullable=False),
         sa.Column("old_hash", sa.Text),
-        sa.Column("old_until", sa.BigInteger),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("expires_at", sa.BigInteger),
-        sa.Column("revoked_at", sa.BigInteger),
-        sa.Column("last_used_at", sa.BigInteger),
-        sa.Column("version", sa.BigInteger, nullable=False),
+        *numbers("created_at", "version"),
+        *numbers("old_until", "expires_at", "revoked_at", "last_used_at", nullable=True),
     )
-    op.create_table(
-        "teams",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("limits", sa.Text, nullable=False),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-    )
+    op.create_index("ix_keys_version", "keys", ["version"])
+    op.create_table("teams", *texts("name", key=True), *texts("limits"), *numbers("created_at"))
     op.create_table(
         "budgets",
-        sa.Column("subject", sa.Text, primary_key=True),
-        sa.Column("period", sa.Text, primary_key=True),
-        sa.Column("soft", sa.BigInteger),
-        sa.Column("hard", sa.BigInteger),
+        *texts("subject", "period", key=True),
+        *numbers("soft", "hard", nullable=True),
     )
     op.create_table(
         "labels",
-        sa.Column("kind", sa.Text, primary_key=True),
-        sa.Column("owner", sa.Text, primary_key=True),
-        sa.Column("label", sa.Text, primary_key=True),
-        sa.Column("target", sa.Text, nullable=False),
+        *texts("kind", "owner", "label", key=True),
+        *texts("target"),
         sa.Column("previous", sa.Text),
-        sa.Column("changed_at", sa.BigInteger, nullable=False),
+        *numbers("changed_at"),
     )
     op.create_table(
         "weights",
-        sa.Column("family", sa.Text, primary_key=True),
-        sa.Column("label", sa.Text, primary_key=True),
+        *texts("family", "label", key=True),
         sa.Column("share", sa.Double, nullable=False),
     )
-    op.create_table(
-        "topics",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("version", sa.BigInteger, nullable=False),
-    )
-    op.create_index("ix_keys_version", "keys", ["version"])
+    op.create_table("topics", *texts("name", key=True), *numbers("version"))
 
 
 def _create_ledger() -> None:
-    counter = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     op.create_table(
         "audit",
-        sa.Column("id", counter, primary_key=True),
-        sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
-        sa.Column("before", sa.Text, nullable=False),
-        sa.Column("after", sa.Text, nullable=False),
-        sa.Column("why", sa.Text, nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        *numbers("at"),
+        *texts("actor", "action", "subject", "before", "after", "why"),
     )
     op.create_table(
         "ledger",
-        sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("request_id", sa.Text, nullable=False),
-        sa.Column("started_at", sa.BigInteger, nullable=False),
-        sa.Column("route", sa.Text, nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
-        sa.Column("team", sa.Text, nullable=False),
-        sa.Column("family", sa.Text, nullable=False),
-        sa.Column("release", sa.Text, nullable=False),
-        sa.Column("target", sa.Text, nullable=False),
-        sa.Column("attempts", sa.Integer, nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
-        sa.Column("cached_tokens", sa.BigInteger, nullable=False),
-        sa.Column("completion_tokens", sa.BigInteger, nullable=False),
-        sa.Column("usage_source", sa.Text, nullable=False),
-        sa.Column("cost", sa.BigInteger, nullable=False),
-        sa.Column("total_us", sa.BigInteger, nullable=False),
-        sa.Column("first_token_us", sa.BigInteger),
-        sa.Column("upstream_us", sa.BigInteger, nullable=False),
-        sa.Column("finish", sa.Text, nullable=False),
-        sa.Column("outcome", sa.Text, nullable=False),
-    )
-    op.create_table(
-        "usage_daily",
-        sa.Column("day", sa.Text, primary_key=True),
-        sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("team", sa.Text, primary_key=True),
-        sa.Column("family", sa.Text, primary_key=True),
-        sa.Column("release", sa.Text, primary_key=True),
-        sa.Column("requests", sa.BigInteger, nullable=False),
-        sa.Column("errors", sa.BigInteger, nullable=False),
-        sa.Column("estimated", sa.BigInteger, nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
-        sa.Column("cached_tokens", sa.BigInteger, nullable=False),
-        sa.Column("completion_tokens", sa.BigInteger, nullable=False),
-        sa.Column("cost", sa.BigInteger, nullable=False),
-        sqlite_with_rowid=False,
+        *texts("id", key=True),
+        *texts("request_id", "route", "key", "team", "family", "release", "target"),
+        *texts("usage_source", "finish", "outcome"),
+        *numbers("started_at", "attempts", "prompt_tokens", "cached_tokens", "completion_tokens"),
+        *numbers("cost", "total_us", "upstream_us"),
+        *numbers("first_token_us", nullable=True),
     )
     killed = sa.text("outcome = 'killed'")
     op.create_index(
         "ix_ledger_killed", "ledger", ["id"], sqlite_where=killed, postgresql_where=killed
+    )
+    op.create_table(
+        "usage_daily",
+        *texts("day", "key", "team", "family", "release", key=True),
+        *numbers("requests", "errors", "estimated"),
+        *numbers("prompt_tokens", "cached_tokens", "completion_tokens", "cost"),
+        sqlite_with_rowid=False,
     )

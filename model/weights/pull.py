@@ -217,6 +217,6 @@ def _write_stamp(folder: Path, name: str, seen: list[object]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as target:
-        target.write(text)
-    os.replace(target.name, path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, "utf-8")
+    os.replace(beside, path)

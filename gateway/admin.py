@@ -6,8 +6,9 @@ sent, and on other replicas within a second.
 """
 
 import datetime
-from collections.abc import Callable, Sequence
-from typing import Annotated, Concatenate, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import moves
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, Unavailable
 from gateway.reply import read_body
 from gateway.state import State
 from gateway.store import audit, keys, shown, teams, usage
@@ -94,9 +95,8 @@ class Report(Body):
 
 async def list_keys(request: Request) -> Response:
     page = _query(request, KeysPage)
-    found = await _state(request).store.read(keys.all_keys, page.team, page.after, page.limit)
-    last = found[-1].id if len(found) == page.limit else None
-    return _list([shown.of_key(key) for key in found], last)
+    found = await _read(request, keys.all_keys, page.team, page.after, page.limit)
+    return _page(found, page.limit, shown.of_key)
 
 
 async def create_key(request: Request) -> Response:
@@ -119,7 +119,7 @@ async def revoke_key(request: Request) -> Response:
 
 
 async def list_teams(request: Request) -> Response:
-    found = await _state(request).store.read(teams.all_teams)
+    found = await _read(request, teams.all_teams)
     return _list([shown.of_team(team) for team in found])
 
 
@@ -136,20 +136,19 @@ async def delete_team(request: Request) -> Response:
 
 
 async def list_budgets(request: Request) -> Response:
-    found = await _state(request).store.read(usage.budgets_spent, shown.today())
+    found = await _read(request, usage.budgets_spent, shown.today())
     return _list([shown.of_budget(budget, spent) for budget, spent in found])
 
 
 async def put_budget(request: Request) -> Response:
     new = await _body(request, teams.NewBudget)
     budget = await _change(request, teams.put_budget, _by(request), new)
-    spent = await _state(request).store.read(usage.budget_spent, budget, shown.today())
+    spent = await _read(request, usage.budget_spent, budget, shown.today())
     return _json(shown.of_budget(budget, spent))
 
 
 async def list_releases(request: Request) -> Response:
-    state = _state(request)
-    return _list(await state.store.read(moves.overview, state.setup.config))
+    return _list(await _read(request, moves.overview, _state(request).setup.config))
 
 
 async def promote(request: Request) -> Response:
@@ -178,7 +177,7 @@ async def report_usage(request: Request) -> Response:
     since, until = asked.since or shown.today().replace(day=1), asked.until or shown.today()
     values = {name: getattr(asked, name) for name in usage.DIMENSIONS}
     only = {name: value for name, value in values.items() if value is not None}
-    lines = await _state(request).store.read(usage.report, asked.by, since, until, only)
+    lines = await _read(request, usage.report, asked.by, since, until, only)
     rows = [shown.of_line(line) for line in lines]
     if asked.format == "csv":
         return Response(shown.as_csv(rows), media_type="text/csv")
@@ -187,21 +186,19 @@ async def report_usage(request: Request) -> Response:
 
 async def list_requests(request: Request) -> Response:
     page = _query(request, RequestsPage)
-    found = await _state(request).store.read(usage.requests, page.outcome, page.before, page.limit)
-    last = found[-1].id if len(found) == page.limit else None
-    return _list([shown.of_row(row) for row in found], last)
+    found = await _read(request, usage.requests, page.outcome, page.before, page.limit)
+    return _page(found, page.limit, shown.of_row)
 
 
 async def show_forecast(request: Request) -> Response:
-    found = await _state(request).store.read(usage.forecast_now)
+    found = await _read(request, usage.forecast_now)
     return _json(shown.of_forecast(found))
 
 
 async def list_audit(request: Request) -> Response:
     page = _query(request, AuditPage)
-    found = await _state(request).store.read(audit.entries, page.subject, page.before, page.limit)
-    last = str(found[-1].id) if len(found) == page.limit else None
-    return _list([shown.of_entry(entry) for entry in found], last)
+    found = await _read(request, audit.entries, page.subject, page.before, page.limit)
+    return _page(found, page.limit, shown.of_entry)
 
 
 ROUTES = (
@@ -251,6 +248,16 @@ def _query(request: Request, shape: type[B]) -> B:
         raise BadRequest(message, param=param) from error
 
 
+async def _read(
+    request: Request,
+    do: Callable[Concatenate[sa.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    with _as_answers(_state(request)):
+        return await _state(request).store.read(do, *args, **kwargs)
+
+
 async def _change(
     request: Request,
     do: Callable[Concatenate[sa.Connection, P], T],
@@ -258,15 +265,32 @@ async def _change(
     **kwargs: P.kwargs,
 ) -> T:
     state = _state(request)
-    done = await state.store.write(do, *args, **kwargs)
-    await state.mirror.refresh()
+    with _as_answers(state):
+        done = await state.store.write(do, *args, **kwargs)
+        await state.mirror.refresh()
     return done
+
+
+@contextmanager
+def _as_answers(state: State) -> Iterator[None]:
+    """What the database says against a value is the client's, all else the store's fault."""
+    try:
+        yield
+    except sa.exc.DataError as error:
+        raise BadRequest(f"the store cannot hold this: {error.orig}") from error
+    except state.store.errors as error:
+        raise Unavailable("the store does not answer") from error
 
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def _list(rows: Sequence[shown.Shown], last: str | None = None) -> Response:
+def _list(rows: Sequence[shown.Shown], following: str | None = None) -> Response:
+    return _json({"object": "list", "data": rows, "next": following})
+
+
+def _page(found: Sequence[Any], limit: int, show: Callable[[Any], shown.Shown]) -> Response:
     """`next` is where the following page begins; None after the last."""
-    return _json({"object": "list", "data": rows, "next": last})
+    following = str(found[-1].id) if len(found) == limit else None
+    return _list([show(it) for it in found], following)

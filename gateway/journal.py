@@ -62,7 +62,7 @@ class Segment:
         return self.read(2 * limit) if not end and len(data) == limit else data[:end]
 
     def remove(self) -> None:
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
@@ -116,18 +116,25 @@ class Journal:
 
 
 def abandoned(folder: Path) -> list[list[Segment]]:
-    """What processes that are gone left, locked: their segments, oldest first."""
+    """What processes that are gone left, locked: of each all its segments, oldest first.
+
+    All or none: what was begun in one segment may be settled in the next.
+    """
     paths = defaultdict(list)
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         paths[path.name.partition(".")[0]].append(path)
-    found = []
-    for group in paths.values():
-        segments = []
-        for path in group:
-            segment = Segment.open(path)
-            if segment is not None:
-                segment.is_sealed = True
-                segments.append(segment)
-        if segments:
-            found.append(segments)
-    return found
+    found = [_take(group) for group in paths.values()]
+    return [segments for segments in found if segments]
+
+
+def _take(paths: list[Path]) -> list[Segment]:
+    segments: list[Segment] = []
+    for path in paths:
+        segment = Segment.open(path)
+        if segment is None:  # another process lives, or deals with them
+            for taken in segments:
+                taken.close()
+            return []
+        segment.is_sealed = True
+        segments.append(segment)
+    return segments

@@ -84,10 +84,11 @@ class Ledger:
         """
         if self._journal.backlog > MAX_BACKLOG:
             raise Unavailable("the ledger cannot keep up", code="ledger_full", retry_after_s=10)
+        now = now_ms()
         row = Row(
-            id=f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}",
+            id=f"{now:012x}{secrets.token_hex(8)}",
             request_id=_text(call.id),
-            started_at=now_ms(),
+            started_at=now,
             route=call.route,
             key=call.principal.key_id,
             team=call.principal.team,
@@ -138,9 +139,9 @@ class Ledger:
                 if time.monotonic() - pruned >= PRUNE_S:
                     await self._prune()
                     pruned = time.monotonic()
-            except self._store.errors as error:
+            except (*self._store.errors, OSError) as error:
                 self._failures += 1
-                log.error("the ledger waits for the store: %s", error)
+                log.error("the ledger cannot move its rows: %s", error)
                 await asyncio.sleep(RETRY_S)
 
     async def flush(self) -> None:
@@ -182,7 +183,8 @@ class Ledger:
         # Those that were settled are there already, and stay as they are.
         num_killed = await self._store.write(post, begun)
         self._written += num_killed
-        log.warning("a gateway was killed with %d requests in flight", num_killed)
+        if num_killed:
+            log.warning("a gateway was killed with %d requests in flight", num_killed)
         for segment in segments:
             segment.remove()
 

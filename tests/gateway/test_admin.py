@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from gateway import admin, app
-from gateway.store import keys
+from gateway.store import keys, teams
 from gateway.store.audit import By
 from gateway.store.keys import OPERATOR, NewKey
 
@@ -126,6 +127,17 @@ def test_mistakes_are_named(run: Any) -> None:
         ):
             assert (await admin.refused("GET", path, 400, params=params))[0] == param
         assert await admin.refused("PUT", "teams/x", 400, data=b"{") == (None, "invalid_json")
+
+    run(scene)
+
+
+def test_a_silent_store_is_not_the_clients_fault(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, Exception("gone"))
+
+    async def scene(admin: Admin) -> None:
+        monkeypatch.setattr(teams, "all_teams", fail)
+        assert (await admin.refused("GET", "teams", 503))[1] == "unavailable"
 
     run(scene)
 

@@ -42,6 +42,10 @@ def test_a_living_journal_is_left_alone(tmp_path: Path) -> None:
     assert abandoned(tmp_path) == []
     for segment in mine.segments:
         segment.close()
+    second = Segment.open(mine.segments[1].path)
+    assert second is not None
+    assert abandoned(tmp_path) == []  # all of a process or nothing
+    second.close()
     ((first, second),) = abandoned(tmp_path)
     assert abandoned(tmp_path) == []
     assert first.read(100) + second.read(100) == b"first line\nsecond\n"

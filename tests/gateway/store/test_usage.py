@@ -98,6 +98,7 @@ def test_requests_are_listed_and_forgotten_but_their_sums_stay(store: Store) -> 
         assert [it.request_id for it in killed] == ["r5", "r3"]
         rest = usage.requests(connection, "killed", before=killed[-1].id)
         assert rest == [row(1, outcome="killed")]
+        assert usage.requests(connection, "o'%(x)s\\") == []
         assert usage.prune(connection, row(3).id) == 3
         assert usage.prune(connection, row(3).id) == 0
         assert [it.request_id for it in usage.requests(connection)] == ["r5", "r4", "r3"]

@@ -42,7 +42,8 @@ class Attempt(msgspec.Struct):
     """One request to one replica, as it was used. Times in seconds, `started` on the loop's clock.
 
     `outcome`: "ok", a kind of UpstreamError, or "cancelled"; "running" until then. `num_chunks`
-    counts pieces with content, most often a token each; `text_bytes` their text in UTF-8.
+    counts pieces with content, most often a token each; `text_bytes` their text in UTF-8. `status`
+    is that of the reply, whatever came in it.
     """
 
     target: Target
@@ -88,7 +89,7 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
                             yield out
             return
         except UpstreamError as error:
-            record.outcome, record.status = error.kind, error.status or record.status
+            record.outcome = error.kind
             itinerary.failed(lease, error)
             body = _next_body(plan, delivery, itinerary, error)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from model.weights.commands import models_command, pull_command
+
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
 )  # fmt: skip
@@ -100,6 +102,9 @@ def serve(threads: int | None, **options: Any) -> None:
     except OSError as error:
         raise click.ClickException(f"{place.host}:{place.port}: {error.strerror}") from None
 
+
+main.add_command(pull_command)
+main.add_command(models_command)
 
 if __name__ == "__main__":
     main(prog_name="python -m model")

@@ -122,7 +122,7 @@ class Tokenizer:
     @classmethod
     def byte_level(cls, max_length: int | None = None) -> Tokenizer:
         """Ids 0 to 255 are the bytes; 256 opens and 257 closes a chat turn. Needs no file."""
-        model = models.BPE(vocab=dict(BYTE_OF), merges=[])
+        model = _bpe(vocab=dict(BYTE_OF), merges=[])
         backend = _byte_level_backend(model, ())
         backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
         backend.post_processor = processors.TemplateProcessing(
@@ -215,6 +215,13 @@ def _decoder_parts(backend: tokenizers.Tokenizer) -> frozenset[str]:
     return frozenset(step["type"] for step in state.get("decoders", [state]))
 
 
+def _bpe(**parts: Any) -> models.BPE:
+    try:
+        return models.BPE(**parts)
+    except Exception as error:  # the library raises nothing narrower
+        raise UnsupportedTokenizer(f"the vocabulary contradicts its merges: {error}") from error
+
+
 def _byte_level_backend(model: models.Model, cuts: Iterable[str]) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(model)
     steps = [pre_tokenizers.Split(Regex(cut), "isolated") for cut in cuts]
@@ -243,7 +250,7 @@ def _gpt2_backend(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     vocab = {text: i for i, text in enumerate(fields["tokenizer.ggml.tokens"])}
     merges = [_merge_pair(merge) for merge in fields["tokenizer.ggml.merges"]]
     # Llama 3 takes a word that is in the vocabulary whole, even where no merge leads to it
-    model = models.BPE(vocab=vocab, merges=merges, ignore_merges=name == "llama-bpe")
+    model = _bpe(vocab=vocab, merges=merges, ignore_merges=name == "llama-bpe")
     return _byte_level_backend(model, CUTS[name])
 
 
@@ -256,7 +263,7 @@ def _sentencepiece_backend(fields: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """A SentencePiece BPE model: it merges whichever pair makes the piece of the highest score."""
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     unknown = tokens[fields.get("tokenizer.ggml.unknown_token_id", 0)]
-    model = models.BPE(
+    model = _bpe(
         vocab={text: i for i, text in enumerate(tokens)},
         merges=_merges_by_score(tokens, fields["tokenizer.ggml.scores"]),
         unk_token=unknown,

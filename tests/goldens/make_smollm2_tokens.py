@@ -1,6 +1,6 @@
 """Make smollm2_tokens.json: texts and their ids by llama.cpp.
 
-    python make_smollm2_tokens.py SmolLM2-135M-Instruct.Q4_1.gguf      (needs llama-cpp-python)
+python make_smollm2_tokens.py SmolLM2-135M-Instruct.Q4_1.gguf      (needs llama-cpp-python)
 """
 
 import json
@@ -10,7 +10,6 @@ from pathlib import Path
 from llama_cpp import Llama
 
 TEXTS = [
-    "",
     "Hello world! 123",
     "  two spaces, a\ttab\nand\r\n\r\n\n   line ends  ",
     "Café déjà vu, naïve façade, Žižek, straße",
@@ -20,20 +19,20 @@ TEXTS = [
     "Привет, как дела? Γειά σου Κόσμε! שלום עולם مرحبا بالعالم",
     "🙂👍🏽 👨‍👩‍👧‍👦 flags 🇫🇷 and z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢ combining",
     "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
-    "def f(x: int) -> list[str]:\n    return [f\"{x:>08,}\"] * 2  # ¬_¬\n",
+    'def f(x: int) -> list[str]:\n    return [f"{x:>08,}"] * 2  # ¬_¬\n',
     "https://example.org/a/b?c=d&e=%20f#g user@example.org C:\\temp\\new",
     "\u00a0non-breaking\u2003em\u3000wide\u200bzero\ufeffmark",
     "<|endoftext|><repo_name>glass<file_sep>gate",
-    "{\"a\": [1, 2.5, null, true], \"b\": \"\\u00e9\"}",
+    '{"a": [1, 2.5, null, true], "b": "\\u00e9"}',
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa----------------================",
 ]
 
 
 def main() -> None:
     model = Llama(sys.argv[1], vocab_only=True, verbose=False)
-    rows = [(t, model.tokenize(t.encode(), add_bos=False, special=True) if t else []) for t in TEXTS]
+    ids = [model.tokenize(text.encode(), add_bos=False, special=True) for text in TEXTS]
     path = Path(__file__).parent / "smollm2_tokens.json"
-    path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    path.write_text("[\n" + ",\n".join(map(json.dumps, zip(TEXTS, ids, strict=True))) + "\n]\n")
 
 
 main()

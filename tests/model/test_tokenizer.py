@@ -138,7 +138,7 @@ def test_from_file_overrules_padding_and_truncation(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UnsupportedTokenizer, match="tokenizer.json"):
+    with pytest.raises(UnsupportedTokenizer, match=r"tokenizer\.json"):
         Tokenizer.from_file(tmp_path / "tokenizer.json")
 
 
@@ -174,6 +174,9 @@ def test_what_is_not_known_is_refused_by_name() -> None:
         Tokenizer.from_gguf(gpt2_fields("tekken"))
     with pytest.raises(UnsupportedTokenizer, match="'t5'"):
         Tokenizer.from_gguf({"tokenizer.ggml.model": "t5"})
+    fields = gpt2_fields("smollm") | {"tokenizer.ggml.merges": ["q x"]}
+    with pytest.raises(UnsupportedTokenizer, match="qx"):
+        Tokenizer.from_gguf(fields)
 
 
 def test_sentencepiece_merges_by_score() -> None:

@@ -51,7 +51,7 @@ def overview(connection: sa.Connection, config: Config) -> list[dict[str, Any]]:
                     "release": release,
                     "labels": names,
                     "rollback_of": [it.label for it in mine if it.previous == release],
-                    "share": round(share / sum(shares.values()), 6),
+                    "share": round(share / (sum(shares.values()) or 1), 6),
                 }
             )
     return rows

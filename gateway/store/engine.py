@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 READERS = 2  # threads
 BUSY_S = 5.0  # how long a writer waits for another process's lock on SQLite
-CONNECT_S = 5
+TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # PostgreSQL's: [s], [ms]
 
 
 class Store:
@@ -82,22 +82,23 @@ class Store:
             return do(connection, *args, **kwargs)
 
     def close(self) -> None:
-        """Waits for what is running."""
-        self._writer.shutdown()
-        self._readers.shutdown()
+        """Waits for what is running, not for what is queued."""
+        self._writer.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
         self.engine.dispose()
 
 
 def _make_engine(url: str) -> sa.Engine:
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(
-            parsed, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_S}
-        )
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise ValueError(f"a store is sqlite:///PATH or postgresql://…, not {url!r}")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            return sa.create_engine(parsed, pool_pre_ping=True, connect_args=TIMEOUTS)
+        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+            raise Unavailable("store.url: a store is sqlite:///PATH or postgresql://…")
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    except (sa.exc.ArgumentError, ImportError, OSError) as error:
+        raise Unavailable(f"store.url: {error}") from error
     engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_S})
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)

@@ -71,9 +71,12 @@ class Mirror:
 
     async def run(self) -> None:
         """Follows the store until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow())
-            tasks.create_task(self._flush())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._flush_now_and_then())
+        finally:
+            await self._flush()
 
     async def _follow(self) -> None:
         while True:
@@ -85,10 +88,13 @@ class Mirror:
                 log.warning("the store cannot be watched: %s", error)
                 await asyncio.sleep(RETRY_S)
 
-    async def _flush(self) -> None:
+    async def _flush_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            try:
-                await self.keys.flush()
-            except self._store.errors as error:
-                log.warning("when keys were last used cannot be written: %s", error)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        try:
+            await self.keys.flush()
+        except self._store.errors as error:
+            log.warning("when keys were last used cannot be written: %s", error)

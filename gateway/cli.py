@@ -68,6 +68,24 @@ def gateway(config: Path | None, **flags: Any) -> None:
     _run(config, _server_flags(flags), with_local=False)
 
 
+@main.command()
+@click.option("--url", help="A gateway that runs. [default: the config's host and port]")
+@click.option("--key", envvar="GLASSGATE_KEY", default="", help="Your key, if it wants one.")
+@click.option("--family", default="", help="Whom to talk to. [default: the first family]")
+@with_options(LISTEN[:1])
+def chat(config: Path | None, url: str | None, key: str, family: str) -> None:
+    """Talk to a model in the terminal; a gateway is started if none runs."""
+    from gateway.terminal import Client, Gone, gateway, talk
+
+    try:
+        server = load(config).config.server
+        client = Client(url or f"http://{server.host}:{server.port}", key)
+        with gateway(client, ["--config", str(config)] if config else []):
+            talk(client, family or client.first_model())
+    except (ConfigError, Gone) as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _server_flags(flags: dict[str, Any]) -> dict[str, object]:
     return {"server.host": flags["host"], "server.port": flags["port"]}
 

@@ -159,8 +159,8 @@ async def _read_rest(first: bytes, receive: Receive, server: Server) -> bytes:
                 if not message.get("more_body"):
                     break
     except TimeoutError:
-        message = f"the body did not come within {server.body_timeout_s:g} s"
-        raise SlowClient(message, param="body", headers=CLOSE) from None
+        late = f"the body did not come within {server.body_timeout_s:g} s"
+        raise SlowClient(late, param="body", headers=CLOSE) from None
     return b"".join(parts)
 
 

@@ -1,6 +1,7 @@
 """The gateway as a process: alone, or with the model server as its watched child."""
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -55,6 +56,8 @@ async def _serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -
 async def _open(state: State, listening: socket.socket, say: Callable[[str], None]) -> None:
     if state.local is not None:
         await state.local.start()
+    gc.collect()
+    gc.freeze()  # what is here stays: no collection has to look at it again
     for line in greeting(state, listening.getsockname()[1]):
         say(line)
 

@@ -26,7 +26,6 @@ TINY = NetworkConfig(
     intermediate_size=48, context_length=256,
 )  # fmt: skip
 LENGTHS = (3, 17, 40, 64, 65, 9, 100, 31)
-MANY = 24
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +46,29 @@ def prompts_of(vocab_size: int) -> list[list[int]]:
     return [rng.integers(vocab_size, size=length).tolist() for length in LENGTHS]
 
 
-def greedy(id: str, prompt: list[int], **params: Any) -> Request:  # noqa: A002
-    settings = SamplingParams(temperature=0.0, max_tokens=MANY, ignore_eos=True, **params)
+def greedy(id: str, prompt: list[int], max_tokens: int, **params: Any) -> Request:  # noqa: A002
+    settings = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, **params)
     return Request(id=id, prompt_ids=prompt, params=settings)
 
 
-def answers(run: Run, engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
-    outputs = run(engine, *(greedy(str(i), prompt) for i, prompt in enumerate(prompts)))
+def answers(run: Run, engine: Engine, prompts: list[list[int]], num: int = 24) -> list[list[int]]:
+    outputs = run(engine, *(greedy(str(i), prompt, num) for i, prompt in enumerate(prompts)))
     return [[t for o in outputs[str(i), 0] for t in o.token_ids] for i in range(len(prompts))]
 
 
-def check_every_path(run: Run, network: Llama, tokenizer: Tokenizer, prompts: Any) -> None:
-    logprobs = {"logprobs": 2}
+def check_every_path(
+    run: Run, network: Llama, tokenizer: Tokenizer, prompts: list[list[int]], num: int
+) -> None:
+    """`num` tokens of each answer."""
     alone, gap = [], np.inf
     for prompt in prompts:
-        outputs = run(engine_over(network, tokenizer), greedy("a", prompt, **logprobs))["a", 0]
+        request = greedy("a", prompt, num, logprobs=2)
+        outputs = run(engine_over(network, tokenizer), request)["a", 0]
         alone.append([t for output in outputs for t in output.token_ids])
         tops = [entry.top for output in outputs for entry in output.logprobs or ()]
         gap = min(gap, *(best[1] - second[1] for best, second in tops))
     assert gap > 1e-4, f"the best two candidates are {gap:.1e} apart: no fair test"
-    longest = max(map(len, prompts)) + MANY
+    longest = max(map(len, prompts)) + num
     paths = {
         "in a batch of 8": engine_over(network, tokenizer),
         "chunk 16": engine_over(network, tokenizer, prefill_chunk=16, max_num_batched_tokens=16),
@@ -75,17 +77,17 @@ def check_every_path(run: Run, network: Llama, tokenizer: Tokenizer, prompts: An
         "speculation": engine_over(network, tokenizer, num_draft_tokens=4),
     }
     for name, engine in paths.items():
-        assert answers(run, engine, prompts) == alone, f"{name}; smallest gap {gap:.1e}"
+        assert answers(run, engine, prompts, num) == alone, f"{name}; smallest gap {gap:.1e}"
     assert paths["preempted"].stats().preemptions > 0
     assert paths["speculation"].stats().accepted_tokens > 0
     assert paths["in a batch of 8"].stats().prefix_hits == 0
-    warm = answers(run, paths["in a batch of 8"], prompts)
+    warm = answers(run, paths["in a batch of 8"], prompts, num)
     assert warm == alone, f"warm prefix; smallest gap {gap:.1e}"
-    assert paths["in a batch of 8"].stats().prefix_hits > 100
+    assert paths["in a batch of 8"].stats().prefix_hits >= 48
 
 
 def test_tiny_random_llama(network: Llama, run: Run) -> None:
-    check_every_path(run, network, BYTES, prompts_of(258))
+    check_every_path(run, network, BYTES, prompts_of(258), 24)
 
 
 @pytest.mark.weights
@@ -94,8 +96,9 @@ def test_smollm2(run: Run) -> None:
     checkpoint = weights.load_llama("smollm2")
     text = "The history of the world is the history of a few people who had faith in themselves. "
     ids = checkpoint.tokenizer.encode(text * 8)
-    prompts = [ids[start : start + length] for start, length in enumerate(LENGTHS)]
-    check_every_path(run, checkpoint.network, checkpoint.tokenizer, prompts)
+    lengths = (3, 12, 14, 15, 30, 9, 46, 13)  # many fill a block while they answer
+    prompts = [ids[start : start + length] for start, length in enumerate(lengths)]
+    check_every_path(run, checkpoint.network, checkpoint.tokenizer, prompts, 8)
 
 
 def test_the_answer_is_the_one_of_the_plain_forward_pass(network: Llama, run: Run) -> None:
@@ -112,8 +115,8 @@ def test_logprobs_are_those_of_the_plain_forward_pass(
 ) -> None:
     prompt = prompts_of(258)[6]
     engine = engine_over(network, num_blocks=num_blocks, max_num_batched_tokens=32)
-    rival = greedy("rival", prompts_of(258)[2])
-    outputs = run(engine, rival, greedy("a", prompt, logprobs=3, prompt_logprobs=2))["a", 0]
+    rival = greedy("rival", prompts_of(258)[2], 24)
+    outputs = run(engine, rival, greedy("a", prompt, 24, logprobs=3, prompt_logprobs=2))["a", 0]
     entries = list(outputs[0].prompt_logprobs or ())
     assert entries[0] is None
     assert len(entries) == len(prompt)
@@ -123,10 +126,12 @@ def test_logprobs_are_those_of_the_plain_forward_pass(
     logits = reference_forward(network, token_ids).astype(np.float64)
     exact = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     for row, token_id, entry in zip(exact, token_ids[1:], entries, strict=False):
-        assert entry.logprob == pytest.approx(row[token_id], abs=1e-4)
-        assert entry.rank == 1 + (row > row[token_id]).sum()
-        ids = [i for i, _ in entry.top]
-        assert ids == np.argsort(-row)[: len(ids)].tolist()
+        assert entry.logprob == pytest.approx(row[token_id], abs=1e-3)
+        better = [(row > row[token_id] + bit).sum() for bit in (1e-3, -1e-3)]
+        assert better[0] < entry.rank <= better[1]
+        values = [value for _, value in entry.top]
+        assert values == pytest.approx(np.sort(row)[::-1][: len(values)], abs=1e-3)
+        assert values == pytest.approx(row[[i for i, _ in entry.top]], abs=1e-3)
     assert {len(entry.top) for entry in entries if entry} == {2, 3}
 
 

@@ -16,7 +16,8 @@ from model.weights import gguf_file, hf_folder
 
 CONFIG = NetworkConfig(
     vocab_size=259, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
-    intermediate_size=96, context_length=64, rope_base=5000.0, rms_eps=2.0**-20, tie_embeddings=False,
+    intermediate_size=96, context_length=64, rope_base=5000.0, rms_eps=2.0**-20,
+    tie_embeddings=False,
 )  # fmt: skip
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 Weights = dict[str, NDArray[np.float32]]

@@ -68,9 +68,8 @@ class Model:
             raise ShuttingDown("the gateway is shutting down", retry_after_s=5)
         if len(state.exchanges) >= server.max_in_flight:
             raise RateLimited("too many requests at once", headers=(("retry-after", "1"),))
-        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         raw = await read_body(scope, receive, server)
-        call = read_call(self.route, scope["request_id"], raw, headers, scope["principal"])
+        call = read_call(self.route, scope["request_id"], raw, scope["fields"], scope["principal"])
         scope["call"] = call
         exchange = Exchange(call, receive, send, server)
         state.exchanges.add(exchange)
@@ -135,8 +134,11 @@ class App:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        table = [StarletteRoute(d.path, _Guard(d), methods=[d.method]) for d in DOORS]
-        self._app: ASGIApp = Router(table, redirect_slashes=False)
+        guards = {door: _Guard(door) for door in DOORS}
+        table = [StarletteRoute(d.path, app, methods=[d.method]) for d, app in guards.items()]
+        self._router = Router(table, redirect_slashes=False)
+        self._direct = {(d.method, d.path): app for d, app in guards.items() if "{" not in d.path}
+        self._app: ASGIApp = self._route
         if origins := state.setup.config.server.cors_origins:
             self._app = CORSMiddleware(
                 self._app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
@@ -144,9 +146,9 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
+        scope["fields"] = fields = read_headers(scope)
         scope["client_address"] = client_address(scope, self.state.setup.config.server)
-        given = _headers(scope, b"x-request-id")
-        scope["request_id"] = name = request_id(given[0].decode("latin-1") if given else "")
+        scope["request_id"] = name = request_id(fields.get("x-request-id", ""))
         status = 0
         started = time.monotonic()
 
@@ -176,15 +178,20 @@ class App:
             if scope["path"] not in QUIET:
                 log_request(scope, status or ClientGone.status, time.monotonic() - started)
 
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """By a look-up where the path is plain: the router tries one pattern after the other."""
+        app = self._direct.get((scope["method"], scope["path"]), self._router)
+        await app(scope, receive, send)
+
     def _check_host(self, scope: Scope) -> None:
         """A page elsewhere may make a browser call us by a name of its own: it is in Host."""
-        hosts = _headers(scope, b"host")
-        if len(hosts) != 1:
+        host = scope["fields"].get("host", ",").lower()
+        if "," in host:
             raise BadRequest("the request needs exactly one Host header", param="host")
         server = self.state.setup.config.server
         allowed = server.allowed_hosts or (LOOPBACK if is_loopback(server.host) else ())
-        host = hosts[0].decode("latin-1").lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        name, _, port = host.rpartition(":")
+        name = name if port.isdigit() else host
         if allowed and name not in allowed:
             raise BadRequest(f"this gateway is not called {name!r}", param="host")
 
@@ -199,11 +206,8 @@ class _Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.scope != "open":
-            values = _headers(scope, b"authorization")
-            value = values[0].decode("latin-1") if len(values) == 1 else ""
-            auth = scope["app"].state.auth
-            scope["principal"] = principal = await auth.authenticate(
-                value, is_loopback(scope["client_address"])
+            scope["principal"] = principal = await scope["app"].state.auth.authenticate(
+                scope["fields"].get("authorization", ""), is_loopback(scope["client_address"])
             )
             require(principal, self.scope)
         await self.app(scope, receive, send)
@@ -219,7 +223,7 @@ def client_address(scope: Scope, server: Server) -> str:
     What came over loopback through a proxy that nobody declared is nobody's: "".
     """
     address: str = (scope["client"] or ("",))[0]
-    hops = b",".join(_headers(scope, b"x-forwarded-for")).decode("latin-1").split(",")
+    hops = scope["fields"].get("x-forwarded-for", "").split(",")
     if any(hops) and address not in server.trusted_proxies:
         return "" if is_loopback(address) else address
     while hops and address in server.trusted_proxies:
@@ -227,8 +231,13 @@ def client_address(scope: Scope, server: Server) -> str:
     return address
 
 
-def _headers(scope: Scope, name: bytes) -> list[bytes]:
-    return [value for key, value in scope["headers"] if key == name]
+def read_headers(scope: Scope) -> dict[str, str]:
+    """Lower-case name → value; of a name that comes twice, all values (RFC 9110, 5.3)."""
+    fields: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 async def _refuse(error: GatewayError, scope: Scope, receive: Receive, send: Send) -> None:

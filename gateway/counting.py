@@ -47,7 +47,7 @@ def estimate(bound: int, is_counted: bool) -> int:
 
 
 def _count(path: str, texts: list[str]) -> int:
-    tokenizer = _tokenizer(path)
+    tokenizer = load_tokenizer(path)
     return sum(len(one.ids) for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
 

@@ -5,6 +5,8 @@ make them grow. The children of a release are bound once.
 """
 
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -20,6 +22,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 class Bound(NamedTuple):
     """The children of one release on one route."""
 
+    ended: Callable[[str], Counter]  # by outcome
     seconds: Histogram
     first_event: Histogram
     prompt: Counter
@@ -59,6 +62,7 @@ class Metrics:
         self.attempts = Counter(
             "glassgate_attempts", "Requests to upstreams.", ("target", "outcome"), registry=registry
         )
+        self._tried = lru_cache(self.attempts.labels)
         self.refused = Counter(
             "glassgate_refused",
             "Requests that were answered with an error.",
@@ -91,21 +95,27 @@ class Metrics:
     def observe(self, call: Call, cost: int) -> None:
         """An admitted request has ended; `cost` in nano-dollars."""
         names = (call.route, call.family, call.release)
-        self.requests.labels(*names, call.outcome).inc()
         bound = self._bound.get(names) or self._bind(names)
+        bound.ended(call.outcome).inc()
         bound.seconds.observe(time.monotonic() - call.started)
         if call.attempts and call.attempts[-1].ttft is not None:
             first = call.attempts[-1].started + call.attempts[-1].ttft - call.started
             bound.first_event.observe(first)
-        bound.prompt.inc(call.usage.prompt)
-        bound.cached.inc(call.usage.cached)
-        bound.completion.inc(call.usage.completion)
-        bound.cost.inc(cost / NANO)
+        usage = call.usage
+        for counter, amount in (
+            (bound.prompt, usage.prompt),
+            (bound.cached, usage.cached),
+            (bound.completion, usage.completion),
+            (bound.cost, cost / NANO),
+        ):
+            if amount:
+                counter.inc(amount)
         for attempt in call.attempts:
-            self.attempts.labels(attempt.target.name, attempt.outcome).inc()
+            self._tried(attempt.target.name, attempt.outcome).inc()
 
     def _bind(self, names: tuple[str, str, str]) -> Bound:
         self._bound[names] = bound = Bound(
+            lru_cache(lambda outcome: self.requests.labels(*names, outcome)),
             self.seconds.labels(*names),
             self.first_event.labels(*names),
             self.tokens.labels(*names, "prompt"),

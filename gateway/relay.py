@@ -4,6 +4,7 @@ Changed are `model`, which names who served, and the usage event, which is alway
 shown only to who asked. The spelling of `model` is learned from the first event.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -11,6 +12,9 @@ import msgspec
 from gateway.call import Call
 from gateway.routing.frames import Frame
 from model.protocol.sse import DONE, encode_event
+
+# A quote inside a string is escaped, so this matches no text that a model wrote.
+_MODEL = re.compile(rb'("model"\s*:\s*)(?:"(?:[^"\\]|\\.)*"|null)')
 
 
 class Relay:
@@ -42,19 +46,17 @@ class Relay:
     def _rename(self, frame: Frame) -> bytes:
         if not self._is_learned:
             self._learn(frame)
-        if self._old == self._new:
-            return frame.raw
-        return frame.raw.replace(self._old, self._new, 1)
+        raw = frame.raw
+        if not self._call.wants_usage:
+            raw = raw.replace(b',"usage":null', b"", 1)  # said only because we asked for usage
+        return raw if self._old == self._new else raw.replace(self._old, self._new, 1)
 
     def _learn(self, frame: Frame) -> None:
         self._is_learned = True
-        model = self._call.attempts[-1].target.model
-        said = msgspec.json.decode(frame.data).get("model")
-        for colon in (b":", b": "):
-            key = b'"model"' + colon
-            if key + msgspec.json.encode(said) in frame.raw:
-                self._old = key + msgspec.json.encode(said)
-                self._new = key + msgspec.json.encode(model)
+        if found := _MODEL.search(frame.raw):
+            model = self._call.attempts[-1].target.model
+            self._old = found[0]
+            self._new = found[1] + msgspec.json.encode(model)
 
     def _without_usage(self, frame: Frame) -> bytes:
         event: dict[str, Any] = msgspec.json.decode(frame.data)

@@ -3,7 +3,7 @@
 Ids from outside are taken only in a form that can be logged and sent on as it is.
 """
 
-import os
+import random
 import re
 import time
 
@@ -15,11 +15,15 @@ def request_id(given: str) -> str:
     """The client's own id where it is a plain word, else a new one that sorts by time."""
     if _ID.fullmatch(given):
         return given
-    return f"req_{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
+    return f"req_{time.time_ns() // 1_000_000:012x}{_hex(8)}"
 
 
 def traceparent(given: str) -> str:
     """The header for the upstream: the caller's trace goes on, or a new one begins (W3C)."""
     match = _PARENT.fullmatch(given)
-    trace, flags = match.groups() if match else (os.urandom(16).hex(), "01")
-    return f"00-{trace}-{os.urandom(8).hex()}-{flags}"
+    trace, flags = match.groups() if match else (_hex(16), "01")
+    return f"00-{trace}-{_hex(8)}-{flags}"
+
+
+def _hex(num_bytes: int) -> str:
+    return f"{random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"

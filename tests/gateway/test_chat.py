@@ -55,14 +55,14 @@ async def test_usage_is_shown_to_who_asked(open_house: Any) -> None:
         assert usage["model"] == "up-model"
 
 
-async def test_bytes_between_are_untouched(open_house: Any, upstream: Any, say: Any) -> None:
+async def test_all_other_bytes_are_untouched(open_house: Any, upstream: Any, say: Any) -> None:
     odd = (
         b'data: {"model" : "m", "choices":[{"index":0,"delta":{"content":"\\u00e9 \\"m\\""}}]}\n\n'
     )
     upstream.pieces = [odd, say.FINISH, say.DONE]
     async with open_house() as house:
         reply = await house.chat(stream=True)
-        assert (await reply.read()).startswith(odd)
+        assert (await reply.read()).startswith(odd.replace(b'"m",', b'"up-model",'))
 
 
 async def test_a_stream_that_breaks_off_is_an_error_and_never_done(

@@ -14,8 +14,11 @@ Floats = NDArray[np.float32]
 class Linear(Protocol):
     """A weight of shape [out_features, in_features]."""
 
-    out_features: int
-    in_features: int
+    @property
+    def out_features(self) -> int: ...
+
+    @property
+    def in_features(self) -> int: ...
 
     def __call__(self, x: Floats) -> Floats:
         """W @ x: [in_features, T] → [out_features, T]."""
@@ -40,12 +43,12 @@ class DenseLinear:
 
     def __call__(self, x: Floats) -> Floats:
         """W @ x."""
-        product: Floats = self.weight @ x
-        return product
+        return self.weight @ x
 
     def rows(self, ids: NDArray[np.integer]) -> Floats:
         """The rows `ids`."""
-        return self.weight[ids]
+        rows: Floats = self.weight[ids]
+        return rows
 
     def dense(self) -> Floats:
         """The weight itself, not a copy."""

@@ -1,10 +1,14 @@
 """The llama: RMSNorm, rotary positions, grouped-query attention, SwiGLU, over a paged KV cache.
 
+Packed weights are multiplied by compiled kernels where numba is installed; everything else goes
+through plain numpy, with the same values. `reference_forward` is what both must agree with.
 Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, V vocabulary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,32 +17,14 @@ from model.network.config import NetworkConfig
 from model.network.functional import attention, rms_norm, rope, rope_table, swiglu
 from model.network.kv_storage import KVStorage
 from model.network.linear import DenseLinear, Floats, Linear
+from model.network.llama_weights import Layer, Weights, shapes
+from model.network.panels import PackedLinear, pack
 from model.network.tensor import Tensor
 
+if TYPE_CHECKING:
+    from model.network.compiled_llama import CompiledLlama
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The weights of one transformer layer."""
-
-    input_norm: Floats
-    q_proj: Linear
-    k_proj: Linear
-    v_proj: Linear
-    o_proj: Linear
-    post_norm: Floats
-    gate_proj: Linear
-    up_proj: Linear
-    down_proj: Linear
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Everything that was learned."""
-
-    embed_tokens: Linear
-    layers: tuple[Layer, ...]
-    norm: Floats
-    lm_head: Linear  # the same object as embed_tokens where they are tied
+__all__ = ["Llama", "random_llama", "reference_forward", "shapes"]
 
 
 class Llama:
@@ -49,18 +35,24 @@ class Llama:
         self.config = config
         self.weights = weights
         self.cos, self.sin = rope_table(config.context_length, config.head_dim, config.rope_base)
+        self._compiled = self._compile()
 
     @classmethod
-    def from_tensors(cls, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> "Llama":
-        """The llama of tensors under their canonical names (see `shapes`)."""
+    def from_tensors(cls, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> Llama:
+        """The llama of tensors under their canonical names (see `shapes`), kept as they are."""
         linears: dict[str, Linear] = {}
         norms: dict[str, Floats] = {}
         for name, shape in shapes(config).items():
             if len(shape) == 1:
                 norms[name] = tensors[name].dequantize()
             else:
-                linears[name] = DenseLinear(tensors[name].dequantize())
-        return assemble(config, linears, norms)
+                linears[name] = pack(tensors[name])
+        return cls(config, Weights.from_named(config, linears, norms))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `forward` runs in compiled kernels."""
+        return self._compiled is not None
 
     def new_kv(self, num_blocks: int, block_size: int) -> KVStorage:
         """An empty KV pool of this network's shape."""
@@ -68,6 +60,12 @@ class Llama:
 
     def forward(self, batch: Batch, kv: KVStorage) -> Floats:
         """Logits [R, V] at batch.logit_rows; writes the batch's keys and values into kv."""
+        if self._compiled:
+            return self._compiled.forward(batch, kv)
+        return self.forward_in_numpy(batch, kv)
+
+    def forward_in_numpy(self, batch: Batch, kv: KVStorage) -> Floats:
+        """`forward` without compiled kernels."""
         eps = self.config.rms_eps
         x = self.weights.embed_tokens.rows(batch.token_ids)
         for index, layer in enumerate(self.weights.layers):
@@ -93,6 +91,20 @@ class Llama:
             mixed[rows] = attention(q[rows], keys, values, batch.positions[rows])
         return layer.o_proj(np.ascontiguousarray(mixed.reshape(T, -1).T))
 
+    def _compile(self) -> CompiledLlama | None:
+        """The compiled form, if every weight is packed and there is a compiler."""
+        linears = [self.weights.lm_head, *(w for x in self.weights.layers for w in x.projections())]
+        if not all(isinstance(linear, PackedLinear) for linear in linears):
+            return None
+        try:
+            # here, because numba takes half a second to import and small networks do without it
+            from model.network.compiled_llama import CompiledLlama
+        except ModuleNotFoundError as error:
+            if error.name != "numba":
+                raise
+            return None
+        return CompiledLlama(self.config, self.weights, self.cos, self.sin)
+
 
 def reference_forward(network: Llama, token_ids: Sequence[int]) -> Floats:
     """Logits [T, V] of one sequence from its start: slow, obvious, without cache or blocks."""
@@ -113,43 +125,6 @@ def reference_forward(network: Llama, token_ids: Sequence[int]) -> Floats:
     return rms_norm(x, weights.norm, eps) @ weights.lm_head.dense().T
 
 
-def shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """The canonical name and shape of every weight; lm_head only where it is not tied."""
-    D, F = config.hidden_size, config.intermediate_size
-    q_width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    per_layer: dict[str, tuple[int, ...]] = {
-        "input_norm": (D,), "q_proj": (q_width, D), "k_proj": (kv_width, D),
-        "v_proj": (kv_width, D), "o_proj": (D, q_width), "post_norm": (D,),
-        "gate_proj": (F, D), "up_proj": (F, D), "down_proj": (D, F),
-    }  # fmt: skip
-    named = {
-        f"layers.{i}.{name}": shape
-        for i in range(config.num_layers)
-        for name, shape in per_layer.items()
-    }
-    ends = {"embed_tokens": (config.vocab_size, D), "norm": (D,)}
-    head = {} if config.tie_embeddings else {"lm_head": (config.vocab_size, D)}
-    return {**ends, **head, **named}
-
-
-def assemble(
-    config: NetworkConfig, linears: Mapping[str, Linear], norms: Mapping[str, Floats]
-) -> Llama:
-    """The llama of weights under their canonical names."""
-    projections = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    layers = tuple(
-        Layer(
-            input_norm=norms[f"layers.{i}.input_norm"],
-            post_norm=norms[f"layers.{i}.post_norm"],
-            **{name: linears[f"layers.{i}.{name}"] for name in projections},
-        )
-        for i in range(config.num_layers)
-    )
-    embed = linears["embed_tokens"]
-    head = embed if config.tie_embeddings else linears["lm_head"]
-    return Llama(config, Weights(embed, layers, norms["norm"], head))
-
-
 def random_llama(config: NetworkConfig, seed: int) -> Llama:
     """A seeded untrained llama of any size, for tests and demonstrations."""
     rng = np.random.default_rng(seed)
@@ -161,4 +136,4 @@ def random_llama(config: NetworkConfig, seed: int) -> Llama:
             norms[name] = 1 + values / np.float32(10)
         else:
             linears[name] = DenseLinear(values / np.float32(np.sqrt(shape[-1])))
-    return assemble(config, linears, norms)
+    return Llama(config, Weights.from_named(config, linears, norms))

@@ -1,0 +1,204 @@
+"""A llama's layers as compiled phases: each divides its work among the threads, then all wait.
+
+    norm │ q k v │ rotate, store │ attend │ combine │ o │ norm │ gate up │ down      a layer
+    norm │ head                                                                       at the end
+
+Everything is token-major and lives in buffers that the caller keeps, so a step allocates nothing.
+Any batch takes this one road: a token of a prompt is computed as a token of an answer is, in the
+same order of additions. Slow counterparts: `functional`, `PackedLinear.rows`, `KVStorage.read`.
+Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, F inner width.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
+
+import numpy as np
+from numba import njit
+
+from model.network.attention_kernels import attend, combine, rotate_and_store
+from model.network.kernel_parts import (
+    CONSTANT_BYTES,
+    CONSTANTS,
+    DOWN,
+    GATE,
+    KIND,
+    NUM_BLOCKS,
+    NUM_PANELS,
+    OUT,
+    PANEL_BYTES,
+    UP,
+    WORDS,
+    K,
+    Q,
+    V,
+    block_sums,
+    call,
+    exp,
+    f4,
+    num_columns,
+    share,
+)  # fmt: skip
+from model.network.panels import BLOCK, LANES
+
+PANELS_AT_ONCE = 8  # so many panels stay in the L2 cache while all columns pass
+FEW = 8  # below so many tokens, what is done token by token is not worth dividing
+
+
+@njit
+def swiglu_row(gate, up, out):
+    """functional.swiglu, with e^-|gate| so that nothing overflows."""
+    for i in range(len(out)):
+        e = exp(-abs(gate[i]))
+        out[i] = gate[i] * up[i] * (f4(1) if gate[i] >= f4(0) else e) / (f4(1) + e)
+
+
+@njit(fastmath={"reassoc"})
+def norm_row(x, weight, eps, out):
+    """functional.rms_norm of one row, with block sums."""
+    total = f4(0)
+    for i in range(len(weight)):
+        total += x[i] * x[i]
+    scale = f4(1) / np.sqrt(total / f4(len(weight)) + eps)
+    for i in range(len(weight)):
+        out[i] = x[i] * scale * weight[i]
+    width = len(out) // (BLOCK + 1) * BLOCK
+    block_sums(out[:width], out[width:])
+
+
+@njit
+def multiply(model, record, rows, x, y):
+    """y += x @ W[rows].T for the rows of panels first … last; x [T, in + sums], y [T, rows]."""
+    first, last = rows
+    x_stride, y_stride = x.strides[0], y.strides[0]
+    for start in range(first, last, PANELS_AT_ONCE):
+        t = 0
+        while t < len(x):
+            columns = num_columns(len(x) - t)
+            for panel in range(start, min(start + PANELS_AT_ONCE, last)):
+                arguments = (
+                    record[WORDS] + panel * record[PANEL_BYTES],
+                    record[CONSTANTS] + panel * record[CONSTANT_BYTES],
+                    record[NUM_BLOCKS],
+                    x.ctypes.data + t * x_stride, x_stride,
+                    y.ctypes.data + t * y_stride + (panel - first) * 4 * LANES, y_stride,
+                )  # fmt: skip
+                call(model.products[record[KIND], columns], arguments)
+            t += columns
+
+
+@njit
+def norm(model, work, which, turn):
+    """x → normed, by the norm before attention (0) or before the inner layer (1)."""
+    layer, part, parts = turn
+    first, last = share(len(work.x), part, parts)
+    for t in range(first, last):
+        norm_row(work.x[t], model.norms[layer, which], model.eps, work.normed[t])
+
+
+@njit
+def project_qkv(model, work, turn):
+    """normed → qkv."""
+    layer, part, parts = turn
+    start = 0
+    for which in (Q, K, V):
+        record = model.linears[layer, which]
+        first, last = share(record[NUM_PANELS], part, parts)
+        y = work.qkv[:, start + first * LANES : start + last * LANES]
+        y[:] = 0
+        multiply(model, record, (first, last), work.normed, y)
+        start += record[NUM_PANELS] * LANES
+
+
+@njit
+def add_projection(model, work, which, turn):
+    """x += OUT · mixed, or x += DOWN · inner."""
+    layer, part, parts = turn
+    record = model.linears[layer, which]
+    first, last = share(record[NUM_PANELS], part, parts)
+    source = work.mixed if which == OUT else work.inner
+    multiply(model, record, (first, last), source, work.x[:, first * LANES : last * LANES])
+
+
+@njit
+def gate_and_up(model, work, turn):
+    """normed → inner: functional.swiglu of both projections, a few panels at a time."""
+    layer, part, parts = turn
+    gate_record, up_record = model.linears[layer, GATE], model.linears[layer, UP]
+    gate, up = work.gates[:, part, 0], work.gates[:, part, 1]
+    width = work.inner.shape[1] // (BLOCK + 1) * BLOCK
+    first, last = share(width // BLOCK, part, parts)
+    for start in range(2 * first, 2 * last, PANELS_AT_ONCE):
+        stop = min(start + PANELS_AT_ONCE, 2 * last, gate_record[NUM_PANELS])
+        gate[:] = 0
+        up[:] = 0
+        multiply(model, gate_record, (start, stop), work.normed, gate)
+        multiply(model, up_record, (start, stop), work.normed, up)
+        for t in range(len(work.inner)):
+            row = work.inner[t, start * LANES : stop * LANES]
+            swiglu_row(gate[t], up[t], row)
+            block_sums(
+                work.inner[t, start * LANES : min(start + PANELS_AT_ONCE, 2 * last) * LANES],
+                work.inner[t, width + start // 2 :],
+            )
+
+
+@njit
+def last_norm(model, step, work, turn):
+    """x → normed at the rows whose logits are wanted."""
+    _, part, parts = turn
+    first, last = share(len(step.logit_rows), part, parts)
+    for r in range(first, last):
+        norm_row(work.x[step.logit_rows[r]], model.last_norm, model.eps, work.normed[r])
+
+
+@njit
+def project_head(model, work, turn):
+    """normed → logits."""
+    _, part, parts = turn
+    first, last = share(model.head[NUM_PANELS], part, parts)
+    y = work.logits[:, first * LANES : last * LANES]
+    y[:] = 0
+    multiply(model, model.head, (first, last), work.normed[: len(y)], y)
+
+
+@njit
+def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
+    if phase == 0:
+        norm(model, work, 0, turn)
+    elif phase == 1:
+        project_qkv(model, work, turn)
+    elif phase == 2:
+        rotate_and_store(model, step, cache, work, turn)
+    elif phase == 3:
+        attend(model, step, cache, work, turn)
+    elif phase == 4:
+        combine(model, step, work, turn)
+    elif phase == 5:
+        add_projection(model, work, OUT, turn)
+    elif phase == 6:
+        norm(model, work, 1, turn)
+    elif phase == 7:
+        gate_and_up(model, work, turn)
+    elif phase == 8:
+        add_projection(model, work, DOWN, turn)
+    elif phase == 9:
+        last_norm(model, step, work, turn)
+    else:
+        project_head(model, work, turn)
+
+
+PHASES = 9  # of a layer; the last two come once
+TOKENWISE = (0, 2, 4, 6, 9)
+
+
+@njit(nogil=True, cache=True)
+def run(model, step, cache, work, member):
+    """One member's part in all layers of a batch and the head: x → logits."""
+    number, size, meet, barrier = member
+    layers = len(model.linears)
+    for turn in range(layers * PHASES + 2):
+        layer = min(turn // PHASES, layers - 1)
+        phase = turn - layer * PHASES
+        parts = 1 if len(work.x) < FEW and phase in TOKENWISE else size
+        if number < parts:
+            run_phase(phase, model, step, cache, work, (layer, number, parts))
+        call(meet, (barrier, size))

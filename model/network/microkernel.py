@@ -1,0 +1,184 @@
+"""The innermost product: sixteen rows of a weight times a few columns, from the stored codes.
+
+A weight is cut into panels of 16 rows, one row per SIMD lane, and a panel into blocks of inputs.
+A word of a block holds, for each lane, the codes of a few consecutive inputs:
+
+    a block of 32 inputs in 4 bits          lane 0     lane 1    …   lane 15
+                                  word 0  [ q0 … q7  | q0 … q7  | … | q0 … q7  ]   64 bytes
+                                  word 1  [ q8 … q15 | …
+                                  word 2  [ q16… q23 | …
+                                  word 3  [ q24… q31 | …
+
+One load, a shift, a mask and a conversion give input i of all 16 rows. It multiplies the scalar
+x[i] of every column, so no sum runs across lanes. A weight is scale · q + minimum, thus a block
+adds
+
+    y[lanes] += scale · Σ q[i] · x[i]  +  minimum · Σ x[i]
+
+where Σ x[i] comes from the caller. A column is summed in the same order whatever its company, so
+a token's result does not depend on the batch.
+
+The product is written as LLVM instructions on vectors of 16, which any CPU can run, and compiled
+for this one in some milliseconds. Its slow counterpart is `PackedLinear.rows`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from model.network.machine_code import INT, LONG, compile_function, ir
+from model.network.panels import LANES, Kind
+
+COLUMNS = (1, 2, 3, 4, 8)  # how many columns one pass can take
+KEYS = len(Kind)  # two kinds more for the KV cache, see `kv_storage`
+VALUES = KEYS + 1
+
+FLOAT = ir.FloatType()
+SHORTS, INTS, HALVES, FLOATS = (
+    ir.VectorType(scalar, LANES) for scalar in (ir.IntType(16), INT, ir.HalfType(), FLOAT)
+)
+ZERO = ir.Constant(FLOATS, [0.0] * LANES)
+Value = Any  # an LLVM value or the builder of its instructions; llvmlite has no types
+
+
+def load(b: Value, address: Value, offset: int, type_: Value) -> Value:
+    """The `type_` that lies `offset` bytes behind the address."""
+    return b.load(b.inttoptr(b.add(address, LONG(offset)), type_.as_pointer()), align=2)
+
+
+def load_splat(b: Value, address: Value, offset: int) -> Value:
+    """The float `offset` bytes behind the address, in every lane."""
+    undefined = ir.Constant(FLOATS, ir.Undefined)
+    lane0 = b.insert_element(undefined, load(b, address, offset, FLOAT), INT(0))
+    return b.shuffle_vector(lane0, undefined, ir.Constant(INTS, [0] * LANES))
+
+
+def every(number: int) -> Value:
+    """The integer in every lane."""
+    return ir.Constant(INTS, [number] * LANES)
+
+
+def codes_4bit(b: Value, address: Value) -> Iterator[Value]:
+    """The 32 inputs of a block, each as 16 lanes of float: likewise below."""
+    for word in range(4):
+        packed = load(b, address, 64 * word, INTS)
+        for shift in range(0, 32, 4):
+            yield b.sitofp(b.and_(b.lshr(packed, every(shift)), every(15)), FLOATS)
+
+
+def codes_8bit(b: Value, address: Value) -> Iterator[Value]:
+    for word in range(8):
+        packed = load(b, address, 64 * word, INTS)
+        for shift in (24, 16, 8, 0):  # up to the top and back down keeps the sign
+            yield b.sitofp(b.ashr(b.shl(packed, every(shift)), every(24)), FLOATS)
+
+
+def codes_16bit(b: Value, address: Value) -> Iterator[Value]:
+    for i in range(16):
+        yield b.sitofp(b.sext(load(b, address, 32 * i, SHORTS), INTS), FLOATS)
+
+
+def halves(b: Value, address: Value) -> Iterator[Value]:
+    for i in range(16):
+        yield b.fpext(load(b, address, 32 * i, HALVES), FLOATS)
+
+
+def bfloats(b: Value, address: Value) -> Iterator[Value]:
+    for i in range(16):
+        short = b.zext(load(b, address, 32 * i, SHORTS), INTS)
+        yield b.bitcast(b.shl(short, every(16)), FLOATS)
+
+
+def floats(b: Value, address: Value) -> Iterator[Value]:
+    for i in range(16):
+        yield load(b, address, 64 * i, FLOATS)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block of a panel: its inputs, and the vectors of constants that follow them."""
+
+    inputs: Callable[[Value, Value], Iterator[Value]]
+    num_inputs: int
+    num_bytes: int
+    constant: Value = HALVES
+    num_constants: int = 0  # a scale, then a minimum
+
+    def load_constants(self, b: Value, address: Value, index: Value) -> list[Value]:
+        """Those of block `index`; where there are none, a scale of 1."""
+        if not self.num_constants:
+            return [ir.Constant(FLOATS, [1.0] * LANES)]
+        size = LANES * (4 if self.constant is FLOATS else 2)
+        start = b.add(address, b.mul(index, LONG(size * self.num_constants)))
+        loaded = [load(b, start, size * n, self.constant) for n in range(self.num_constants)]
+        return [b.fpext(c, FLOATS) if self.constant is HALVES else c for c in loaded]
+
+
+BLOCKS = {
+    Kind.Q4: Block(codes_4bit, 32, 256, num_constants=2),
+    Kind.Q8: Block(codes_8bit, 32, 512, num_constants=1),
+    Kind.F16: Block(halves, 16, 512),
+    Kind.BF16: Block(bfloats, 16, 512),
+    Kind.F32: Block(floats, 16, 1024),
+    KEYS: Block(codes_16bit, 16, 512, FLOATS, num_constants=1),
+    VALUES: Block(codes_16bit, 16, 512),
+}
+
+
+def emit_product(block: Block, columns: int) -> ir.Module:
+    """product(words, constants, num_blocks, x, x_stride, y, y_stride): addresses, bytes.
+
+    y[c, lanes] += Σ weight[lanes, i] · x[c, i] for the columns c. A row of x ends with the sums
+    of its blocks, which only a kind with minimums reads.
+    """
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG] * 7), "product")
+    fma = ir.Function(module, ir.FunctionType(FLOATS, [FLOATS] * 3), "llvm.fmuladd.v16f32")
+    words, constants, num_blocks, x, x_stride, y, y_stride = function.args
+    before, loop, after = (function.append_basic_block(name) for name in ("", "loop", "after"))
+
+    b = ir.IRBuilder(before)
+    x_rows = [b.add(x, b.mul(x_stride, LONG(c))) for c in range(columns)]
+    y_rows = [b.add(y, b.mul(y_stride, LONG(c))) for c in range(columns)]
+    sums_at = b.mul(num_blocks, LONG(4 * block.num_inputs))
+    y_before = [load(b, row, 0, FLOATS) for row in y_rows]
+    b.branch(loop)
+
+    b = ir.IRBuilder(loop)
+    index, *totals = (b.phi(type_) for type_ in [LONG] + [FLOATS] * columns)
+    partial = [[ZERO] * columns, [ZERO] * columns]  # in turn, or each sum would wait for itself
+    inputs_at = b.mul(index, LONG(4 * block.num_inputs))
+    inputs = [b.add(row, inputs_at) for row in x_rows]
+    weights = block.inputs(b, b.add(words, b.mul(index, LONG(block.num_bytes))))
+    for i, weight in enumerate(weights):
+        for c in range(columns):
+            factor = load_splat(b, inputs[c], 4 * i)
+            partial[i % 2][c] = b.call(fma, [weight, factor, partial[i % 2][c]])
+    scale, *minimum = block.load_constants(b, constants, index)
+    sums = [b.add(b.add(row, sums_at), b.mul(index, LONG(4))) for row in x_rows]
+    y_after = []
+    for c in range(columns):
+        total = b.call(fma, [scale, b.fadd(partial[0][c], partial[1][c]), totals[c]])
+        if minimum:
+            total = b.call(fma, [minimum[0], load_splat(b, sums[c], 0), total])
+        y_after.append(total)
+    following = b.add(index, LONG(1))
+    b.cbranch(b.icmp_signed("<", following, num_blocks), loop, after)
+    for phi, first, next_ in zip(
+        (index, *totals), (LONG(0), *y_before), (following, *y_after), strict=True
+    ):
+        phi.add_incoming(first, before)
+        phi.add_incoming(next_, loop)
+
+    b = ir.IRBuilder(after)
+    for total, row in zip(y_after, y_rows, strict=True):
+        b.store(total, b.inttoptr(row, FLOATS.as_pointer()), align=4)
+    b.ret_void()
+    return module
+
+
+@cache
+def compile_product(kind: int, columns: int) -> int:
+    """The address of the product's machine code."""
+    return compile_function(emit_product(BLOCKS[kind], columns), "product")

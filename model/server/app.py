@@ -13,37 +13,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from model.protocol.shapes import read_object
-from model.server import info
-from model.server.chat import chat_completions
-from model.server.completions import completions
 from model.server.disconnect import CancelWhenGone
-from model.server.embeddings import embeddings
 from model.server.errors import BadRequest, BodyTooLarge, Loading, SlowBody, as_server_error
 from model.server.parameters import ignored_header
+from model.server.routes import ENDPOINTS, Handler
 from model.server.served import Call, Served
-
-Handler = Callable[[Call], Awaitable[Response]]
 
 MAX_BODY_BYTES = 4 << 20
 BODY_S = 30.0  # a client may take so long to send a request
 GONE = 499  # nobody reads it; the number is nginx's
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-
-ROUTES: list[tuple[str, str, Handler]] = [
-    ("POST", "/v1/chat/completions", chat_completions),
-    ("POST", "/v1/completions", completions),
-    ("POST", "/v1/embeddings", embeddings),
-    ("GET", "/v1/models", info.list_models),
-    ("GET", "/v1/models/{model:path}", info.show_model),
-    ("POST", "/tokenize", info.tokenize),
-    ("POST", "/detokenize", info.detokenize),
-    ("GET", "/tokenizer_info", info.tokenizer_info),
-    ("POST", "/abort", info.abort),
-    ("GET", "/load", info.load),
-    ("GET", "/health", info.health),
-    ("GET", "/version", info.version),
-    ("GET", "/metrics", info.metrics),
-]
 
 
 @dataclass
@@ -56,7 +35,7 @@ class State:
 def make_app(state: State) -> ASGIApp:
     """The application. Until `state.served` is there every route says 503."""
     routes = [
-        Route(path, _endpoint(state, handler), methods=[method]) for method, path, handler in ROUTES
+        Route(one.path, _endpoint(state, one.handler), methods=[one.method]) for one in ENDPOINTS
     ]
     on_error = dict.fromkeys((404, 405), _refuse)
     return CancelWhenGone(Starlette(routes=routes, exception_handlers=on_error))

@@ -63,6 +63,7 @@ class CompletionReply:
         self.served, self.request = served, request
         self.jobs = {job.id: job for job in jobs}
         self.created = int(time.time())
+        self.num_added = _num_added(served, request)
         self._order = {job.id: place for place, job in enumerate(jobs)}
         self._offsets: Counter[int] = Counter()  # characters of a choice that logprobs speak for
 
@@ -108,9 +109,10 @@ class CompletionReply:
         )
         ids, scored = piece.token_ids, list[TokenLogprobs | None](piece.logprobs)
         if request.echo and starts:
-            choice.text = tokenizer.decode(job.prompt_ids, skip_special_tokens=False) + choice.text
-            before = first.prompt_logprobs or []
-            ids, scored = job.prompt_ids[: len(before)] + ids, before + scored
+            prompt_ids = job.prompt_ids[self.num_added :]
+            choice.text = tokenizer.decode(prompt_ids, skip_special_tokens=False) + choice.text
+            before = (first.prompt_logprobs or [])[self.num_added :]
+            ids, scored = prompt_ids[: len(before)] + ids, before + scored
         if request.logprobs is not None:
             at = self._offsets[choice.index]
             choice.logprobs = completion_logprobs(tokenizer, scored, ids, at)
@@ -132,3 +134,10 @@ class CompletionReply:
             choices=choices,
             usage=usage,
         )
+
+
+def _num_added(served: Served, request: CompletionRequest) -> int:
+    """Tokens that stand before a text without having been written: an echo leaves them out."""
+    is_text = isinstance(request.prompt, str) or isinstance(request.prompt[0], str)
+    adds = is_text and request.add_special_tokens is not False
+    return len(served.tokenizer.encode("", add_special_tokens=True)) if adds else 0

@@ -16,7 +16,9 @@ from model.server.served import Call, Served, no_such_model
 T = TypeVar("T", bound=Struct)
 
 
-class TokenizeText(Struct, kw_only=True):
+class TokenizeRequest(Struct, kw_only=True):
+    """A text. With `messages` instead, the body is that of a chat completion."""
+
     prompt: str
     model: str
     add_special_tokens: bool | None = None
@@ -27,12 +29,12 @@ class TokenizeChat(ChatRequest, kw_only=True):
     return_token_strs: bool | None = None
 
 
-class Detokenize(Struct, kw_only=True):
+class DetokenizeRequest(Struct, kw_only=True):
     tokens: TokenIds
     model: str
 
 
-class Abort(Struct, kw_only=True):
+class AbortRequest(Struct, kw_only=True):
     id: str
 
 
@@ -50,10 +52,12 @@ def cards(served: Served) -> list[ModelCard]:
 
 
 async def list_models(call: Call) -> Response:
+    """The models that are served."""
     return json_response(ModelList(data=cards(call.served)))
 
 
 async def show_model(call: Call) -> Response:
+    """One of them."""
     name = call.path["model"]
     for card in cards(call.served):
         if card.id == name:
@@ -64,12 +68,12 @@ async def show_model(call: Call) -> Response:
 async def tokenize(call: Call) -> Response:
     """The ids of a text, or of a rendered conversation."""
     served = call.served
-    request: TokenizeChat | TokenizeText
+    request: TokenizeChat | TokenizeRequest
     if "messages" in call.body:
         request = _read(call, TokenizeChat)
         ids = await chat_prompt(served, request, call.body)
     else:
-        request = _read(call, TokenizeText)
+        request = _read(call, TokenizeRequest)
         ids = await encode(served, request.prompt, request.add_special_tokens is not False)
     reply: dict[str, Any] = {"count": len(ids), "max_model_len": served.config.max_model_len}
     reply["tokens"] = ids
@@ -79,13 +83,15 @@ async def tokenize(call: Call) -> Response:
 
 
 async def detokenize(call: Call) -> Response:
-    tokens, tokenizer = _read(call, Detokenize).tokens, call.served.tokenizer
+    """The text of ids."""
+    tokens, tokenizer = _read(call, DetokenizeRequest).tokens, call.served.tokenizer
     if tokens and max(tokens) >= tokenizer.vocab_size:
         raise BadRequest(f"the vocabulary has {tokenizer.vocab_size} tokens", "tokens")
     return json_response({"prompt": tokenizer.decode(tokens, skip_special_tokens=False)})
 
 
 async def tokenizer_info(call: Call) -> Response:
+    """What the chat model's tokenizer is."""
     served = call.served
     return json_response(
         {
@@ -100,11 +106,16 @@ async def tokenizer_info(call: Call) -> Response:
 
 
 async def version(call: Call) -> Response:
+    """Of this package."""
+    return json_response({"version": release()})
+
+
+def release() -> str:
+    """The version of the installed package."""
     try:
-        number = metadata.version("glassgate")
+        return metadata.version("glassgate")
     except metadata.PackageNotFoundError:
-        number = "not installed"
-    return json_response({"version": number})
+        return "not installed"
 
 
 async def load(call: Call) -> Response:
@@ -114,16 +125,18 @@ async def load(call: Call) -> Response:
 
 async def abort(call: Call) -> Response:
     """End a running request by the id of its answer; its own client gets finish_reason abort."""
-    return json_response({"aborted": await call.served.worker.abort(call.read(Abort).id)})
+    return json_response({"aborted": await call.served.worker.abort(call.read(AbortRequest).id)})
 
 
 async def health(call: Call) -> Response:
+    """200 once everything is loaded, 500 after the engine has broken."""
     if call.served.worker.broken.is_set():
         raise ServerError("the engine has failed")
     return json_response({"status": "ok"})
 
 
 async def metrics(call: Call) -> Response:
+    """For Prometheus."""
     text = call.served.metrics.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

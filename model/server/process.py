@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
-import msgspec
 import uvicorn
 
 from model.server.app import State, make_app
@@ -31,21 +31,23 @@ UNUSABLE = 65
 logger = logging.getLogger(__name__)
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a server listens, and when it leaves."""
-
-    host: str = "127.0.0.1"
-    port: int = 8081
-    drain_s: int = 30
-    parent_pipe: bool = False  # leave when standard input ends
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError if the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
-def serve(place: Place, settings: Settings) -> int:
-    """Serve until told to leave; the exit status. Raises OSError if the address is taken."""
+class Leave(NamedTuple):
+    """When and how a server leaves."""
+
+    drain_s: int  # what answers under way get after a signal
+    parent_pipe: bool  # whether the end of standard input ends it
+
+
+def serve(listener: socket.socket, settings: Settings, leave: Leave) -> int:
+    """Serve until told to leave; the exit status."""
     start_log()
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    listener = socket.create_server((place.host, place.port), family=family, backlog=BACKLOG)
-    return asyncio.run(Process(place, settings, listener).run())
+    return asyncio.run(Process(listener, settings, leave).run())
 
 
 class Server(uvicorn.Server):
@@ -62,8 +64,8 @@ class Server(uvicorn.Server):
 class Process:
     """One server and what may end it: a signal, its parent, its engine, models that do not load."""
 
-    def __init__(self, place: Place, settings: Settings, listener: socket.socket) -> None:
-        self.place, self.settings, self.listener = place, settings, listener
+    def __init__(self, listener: socket.socket, settings: Settings, leave: Leave) -> None:
+        self.listener, self.settings, self.leave = listener, settings, leave
         self.state = State()
         self.status = 0
         config = uvicorn.Config(
@@ -73,12 +75,12 @@ class Process:
             lifespan="off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=place.drain_s,
+            timeout_graceful_shutdown=leave.drain_s,
         )
         self.server = Server(config)
 
     async def run(self) -> int:
-        if self.place.parent_pipe:
+        if self.leave.parent_pipe:
             self._watch_parent(asyncio.get_running_loop())
         loading = asyncio.create_task(self._load())
         await self.server.serve(sockets=[self.listener])
@@ -94,8 +96,8 @@ class Process:
         logger.info("listening on %s port %d, loading", host, port)
         try:
             served = await load(self.settings)
-        except WeightsError as error:
-            logger.error("%s: %s", type(error).__name__, error)
+        except (WeightsError, OSError, ValueError) as error:
+            logger.error("cannot serve: %s: %s", type(error).__name__, error)
             self._leave(UNUSABLE)
             return
         self.state.served = served

@@ -49,7 +49,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(**settings: object) -> Iterator[Running]:
-    settings = {"model": MODEL, "embedder": None} | settings
+    settings = {"model": MODEL, "embedder": MODEL} | settings
     listener = socket.create_server(("127.0.0.1", 0))
     state = State()
     config = uvicorn.Config(make_app(state), log_config=None, lifespan="off")

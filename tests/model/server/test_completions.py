@@ -12,6 +12,7 @@ def client(server):
 
 def ask(client, **more):
     body = {"model": "tiny-random", "prompt": "abc", "max_tokens": 6, "temperature": 0} | more
+    body["extra_body"] = {"add_special_tokens": False} | body.get("extra_body", {})
     return client.completions.create(**body)
 
 
@@ -75,6 +76,15 @@ def test_the_scores_of_a_prompt_are_those_of_generating_it(client):
     made = ask(client, logprobs=1, max_tokens=8).choices[0]
     echo = ask(client, prompt="abc" + made.text, echo=True, logprobs=1, max_tokens=0).choices[0]
     assert echo.logprobs.token_logprobs[3:] == pytest.approx(made.logprobs.token_logprobs, abs=1e-4)
+
+
+def test_a_token_that_nobody_wrote_is_not_echoed(client):
+    more = {"add_special_tokens": True, "return_token_ids": True}
+    choice = ask(client, echo=True, logprobs=0, extra_body=more).choices[0]
+    assert choice.prompt_token_ids == [256, 97, 98, 99]
+    assert choice.text.startswith("abc")
+    assert choice.logprobs.tokens[:3] == ["a", "b", "c"]
+    assert choice.logprobs.token_logprobs[0] < 0  # given the token that opens a text
 
 
 def test_vllms_parameters(client):

@@ -1,0 +1,130 @@
+"""The commands `serve` and `calibrate`: options, and nothing heavy until they are known."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+)  # fmt: skip
+POSITIVE = click.IntRange(1)
+ENGINE_OPTIONS = {  # fields of EngineConfig, which knows the defaults
+    "num_blocks": "Blocks of the KV cache.",
+    "block_size": "Tokens of a block.",
+    "max_num_seqs": "Sequences computed at the same time.",
+    "max_num_batched_tokens": "Tokens of one step.",
+    "prefill_chunk": "Tokens of one prompt in one step while others run.",
+    "max_num_queued_reqs": "Requests that may wait; more are refused with 503.",
+    "max_num_queued_tokens": "Tokens of their prompts.",
+    "num_draft_tokens": "Tokens guessed by prompt lookup and checked in one step.",
+}
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+model_option = click.option(
+    "--model",
+    default="smollm2",
+    show_default=True,
+    help="Chat model: a name, a GGUF file or a Hugging Face folder.",
+)
+threads_option = click.option(
+    "--threads",
+    type=POSITIVE,
+    envvar="GLASSGATE_THREADS",
+    help="Of the arithmetic; default: one per processor.",
+)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add one option for each of ENGINE_OPTIONS."""
+    for name, text in reversed(ENGINE_OPTIONS.items()):
+        command = click.option(f"--{name.replace('_', '-')}", type=POSITIVE, help=text)(command)
+    return command
+
+
+@click.command()
+@model_option
+@click.option("--embedder", default="", help="Embedding model: a name or a folder.")
+@click.option("--served-model-name", help="The chat model's name for clients.")
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="GLASSGATE_HOST")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8081,
+    show_default=True,
+    envvar="GLASSGATE_MODEL_PORT",
+    help="0: any free one.",
+)
+@threads_option
+@click.option("--parent-pipe", is_flag=True, help="Leave when standard input ends.")
+@click.option(
+    "--drain-seconds",
+    type=POSITIVE,
+    default=30,
+    show_default=True,
+    help="What answers under way get at SIGTERM.",
+)
+@click.option("--strict", is_flag=True, help="Refuse request fields that nobody knows.")
+@click.option("--runner", type=click.Choice(["network", "emulated"]), default="network")
+@click.option("--profile", type=FILE, help="The machine that an emulated runner stands for.")
+@click.option(
+    "--answers",
+    default="echo",
+    show_default=True,
+    help="What an emulated runner says: echo, random, or a JSONL file of texts.",
+)
+@click.option("--max-model-len", type=POSITIVE, help="Tokens of a prompt with its answer.")
+@click.option("--prefix-caching/--no-prefix-caching", default=None, help="Reuse known prefixes.")
+@click.option("--seed", type=int, help="Of requests that bring none.")
+@engine_options
+def serve(threads: int | None, runner: str, **options: Any) -> None:
+    """Serve a chat model, and perhaps an embedder, over HTTP."""
+    if (runner == "emulated") != (options["profile"] is not None):
+        raise click.UsageError("--runner emulated and --profile go together")
+    use_threads(threads)
+    from model.server.loading import Settings
+    from model.server.process import Leave, listen, serve
+
+    names = (*ENGINE_OPTIONS, "prefix_caching", "seed")
+    settings = Settings(
+        model=options["model"],
+        embedder=options["embedder"],
+        served_name=options["served_model_name"],
+        max_model_len=options["max_model_len"],
+        is_strict=options["strict"],
+        profile=options["profile"],
+        answers=options["answers"],
+        engine={name: options[name] for name in names if options[name] is not None},
+    )
+    try:
+        listener = listen(options["host"], options["port"])
+    except OSError as error:
+        message = f"{options['host']}:{options['port']}: {error.strerror}"
+        raise click.ClickException(message) from None
+    leave = Leave(options["drain_seconds"], options["parent_pipe"])
+    sys.exit(serve(listener, settings, leave))
+
+
+@click.command()
+@model_option
+@threads_option
+@click.option("--name", help="What to call this machine; the model's name if left out.")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+def calibrate(model: str, threads: int | None, name: str | None, target: Path) -> None:
+    """Measure this machine and write it to TARGET as a profile to emulate."""
+    use_threads(threads)
+    from model.engine.calibrate import to_toml
+    from model.server.loading import measure
+
+    made = measure(model, name or model)
+    target.write_text(to_toml(made.profile), encoding="utf-8")
+    click.echo(f"{target}: {made.profile.source}")
+
+
+def use_threads(threads: int | None) -> None:
+    """Set the number of threads of BLAS and numba, who read it once, when they are imported."""
+    count = str(threads or len(os.sched_getaffinity(0)))
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))

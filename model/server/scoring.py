@@ -1,0 +1,138 @@
+"""POST /v1/score and /rerank: how well texts go together.
+
+By the embedder: the cosine of the two vectors. By the chat model: the likelihood of the query given
+the document, as the geometric mean over the query's tokens (query likelihood ranking, Ponte & Croft
+1998).
+"""
+
+import math
+import time
+from typing import Annotated
+
+from msgspec import Meta, Struct
+from starlette.responses import Response
+
+from model.engine.sequence import Request, SamplingParams
+from model.server.embeddings import encode_all
+from model.server.errors import BadRequest
+from model.server.prompts import encode, fit
+from model.server.replies import Answers, json_response
+from model.server.served import Call
+
+Texts = Annotated[list[str], Meta(min_length=1, max_length=1024)]
+SCORE_ONLY = SamplingParams(max_tokens=0, prompt_logprobs=0, temperature=0.0)
+
+
+class Document(Struct):
+    text: str
+
+
+class ScoreRequest(Struct, kw_only=True):
+    """One text against each of the others, or two lists of equal length pair by pair."""
+
+    model: str
+    text_1: str | Texts
+    text_2: str | Texts
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
+
+
+class RerankRequest(Struct, kw_only=True):
+    model: str
+    query: str
+    documents: Annotated[list[str | Document], Meta(min_length=1, max_length=1024)]
+    top_n: Annotated[int, Meta(ge=0)] | None = None
+    return_documents: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
+
+
+async def score(call: Call) -> Response:
+    """A number for each pair of texts; more is better."""
+    request = call.read(ScoreRequest)
+    left, right = (
+        [text] if isinstance(text, str) else text for text in (request.text_1, request.text_2)
+    )
+    if len(left) == 1:
+        left = left * len(right)
+    if len(left) != len(right):
+        raise BadRequest("'text_1' and 'text_2' have different lengths", "text_2")
+    pairs = list(zip(left, right, strict=True))
+    scores, num_tokens = await _score(call, request.model, pairs, request.truncate_prompt_tokens)
+    data = [
+        {"index": index, "object": "score", "score": value} for index, value in enumerate(scores)
+    ]
+    return json_response(
+        {
+            "id": f"score-{call.id}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": request.model,
+            "data": data,
+            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+        }
+    )
+
+
+async def rerank(call: Call) -> Response:
+    """The documents, the best first; all of them, or the `top_n` (0: all)."""
+    request = call.read(RerankRequest)
+    texts = [one if isinstance(one, str) else one.text for one in request.documents]
+    pairs = [(request.query, text) for text in texts]
+    scores, num_tokens = await _score(call, request.model, pairs, request.truncate_prompt_tokens)
+    order = sorted(range(len(texts)), key=lambda index: -scores[index])
+    results = [
+        {"index": i, "relevance_score": scores[i]}
+        | ({} if request.return_documents is False else {"document": {"text": texts[i]}})
+        for i in order[: request.top_n or None]
+    ]
+    return json_response(
+        {
+            "id": f"rerank-{call.id}",
+            "model": request.model,
+            "results": results,
+            "usage": {"total_tokens": num_tokens},
+        }
+    )
+
+
+Scores = tuple[list[float], int]  # one per pair, and the tokens that were read
+
+
+async def _score(
+    call: Call, model: str, pairs: list[tuple[str, str]], truncate: int | None
+) -> Scores:
+    if model == call.served.embedder_name:
+        return await _cosines(call, pairs, truncate)
+    call.served.check_model(model)
+    return await _likelihoods(call, pairs, truncate)
+
+
+async def _cosines(call: Call, pairs: list[tuple[str, str]], truncate: int | None) -> Scores:
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    ids = await encode_all(call.served, texts, truncate, "texts")
+    vectors = dict(zip(texts, await call.served.worker.embed(ids), strict=True))
+    return [float(vectors[a] @ vectors[b]) for a, b in pairs], sum(map(len, ids))
+
+
+async def _likelihoods(call: Call, pairs: list[tuple[str, str]], truncate: int | None) -> Scores:
+    served, jobs, lengths = call.served, [], []
+    for query, document in pairs:
+        asked = await encode(served, f"\n{query}", adds_special=False)
+        read = fit(served, await encode(served, document, adds_special=True), truncate, "text_2")
+        if not asked:
+            raise BadRequest("the query is empty", "query")
+        jobs.append(fit(served, read + asked, None, "text_2"))
+        lengths.append(len(asked))
+    first_id = served.worker.free_id(f"score-{call.id}")
+    requests = [
+        Request(id=f"{first_id}-{i}" if i else first_id, prompt_ids=ids, params=SCORE_ONLY)
+        for i, ids in enumerate(jobs)
+    ]
+    answers = Answers()
+    async with served.worker.answers(requests) as outputs:
+        await answers.take_all(outputs)
+    scores = []
+    for request, length in zip(requests, lengths, strict=True):
+        scored = (answers[request.id, 0].prompt_logprobs or [])[-length:]
+        mean = sum(one.logprob for one in scored if one is not None) / length
+        scores.append(math.exp(mean))
+    return scores, sum(map(len, jobs))

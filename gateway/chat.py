@@ -24,8 +24,8 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
     await releases.pick(call, setup, state.mirror)
     async with admit(call, setup, state):
         plan = make_plan(call, setup, state.local)
-        async with aclosing(attempts.run(plan, state.pool, call.attempts)) as frames:
-            async for frame in frames:
-                if piece := relay.take(frame):
+        async with aclosing(attempts.run(plan, state.pool, call.attempts)) as answers:
+            async for frames in answers:
+                if piece := relay.take(frames):
                     yield piece
     yield relay.last

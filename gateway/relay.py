@@ -26,8 +26,11 @@ class Relay:
         self._old = self._new = b""
         self._is_learned = False
 
-    def take(self, frame: Frame) -> bytes:
-        """The bytes that go to the client now; none for what ends, hides or waits."""
+    def take(self, frames: list[Frame]) -> bytes:
+        """The bytes that go to the client now; none of what ends, hides or waits."""
+        return b"".join(map(self._take, frames))
+
+    def _take(self, frame: Frame) -> bytes:
         if frame.kind == "done":
             return b""
         if frame.kind in ("finish", "body"):

@@ -10,7 +10,7 @@ import email.utils
 import io
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from ssl import SSLContext
 from typing import Literal, Self
 
@@ -117,6 +117,7 @@ class Reply:
         self._due = started + deadlines.first_token if is_streamed else self._total_at
         self._timer: asyncio.TimerHandle | None = None
         self._is_waiting = False
+        self._reader = EventReader(EVENT_BYTES)
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,15 +140,15 @@ class Reply:
         self._due = self._loop.time() + seconds
         self._reset_timer()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """The server-sent events, until the body ends. Raises UpstreamError."""
-        reader = EventReader(EVENT_BYTES)
-        while chunk := await self._receive():
+    async def next_events(self) -> list[Event]:
+        """The server-sent events that came together; none at the end. Raises UpstreamError."""
+        events: list[Event] = []
+        while not events and (chunk := await self._receive()):
             try:
-                for event in reader.feed(chunk):
-                    yield event
+                events = list(self._reader.feed(chunk))
             except EventTooLarge as error:
                 raise UpstreamError("malformed", str(error)) from error
+        return events
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamError, of kind "too_large" beyond `limit` bytes."""

@@ -6,7 +6,6 @@ what the client has already `delivery`. A finish_reason earns [DONE]; nothing el
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from gateway.routing.delivery import Delivery, Recovery
 from gateway.routing.frames import DONE_FRAME, Frame, read_body, read_event
 from gateway.routing.itinerary import Itinerary
 from gateway.upstream import ERROR_BYTES, Post, Reply, Target, UpstreamError, retry_after
+from model.protocol.sse import Event
 
 ANSWER_BYTES = 64 << 20
 END_S = 2.0  # how long usage and [DONE] may take after the last finish_reason
@@ -67,8 +67,9 @@ class Attempt(msgspec.Struct):
             self.usage = frame.usage
 
 
-async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator[Frame, None]:
-    """Yield the frames of one answer; `attempts` grows by a record for each that was made.
+async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator[list[Frame], None]:
+    """Yield the frames of one answer, those that came together together; `attempts` grows by a
+    record for each that was made.
 
     A stream ends with a frame of kind "done"; a plain reply is one frame of kind "body". Raises
     UpstreamError when nobody answered or, after the first content, when the answer broke off.
@@ -76,22 +77,29 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
     itinerary = Itinerary(plan.targets, plan.larger, plan.retries, pool)
     delivery = Delivery(plan.recovery)
     body = plan.body
+    loop = asyncio.get_running_loop()
     while True:
         lease = await itinerary.next()
-        record = Attempt(lease.target, lease.base_url, asyncio.get_running_loop().time())
+        record = Attempt(lease.target, lease.base_url, loop.time())
         attempts.append(record)
         try:
             with lease:
-                async with aclosing(_attempt(plan, body, lease, pool, record)) as frames:
-                    async for frame in frames:
-                        for out in delivery.take(frame):
+                async with await _open(plan, body, lease, pool, record) as reply:
+                    reading = Reading(reply, plan, lease, record)
+                    while frames := await reading.next():
+                        if out := [it for frame in frames for it in delivery.take(frame)]:
                             record.is_delivered = True
                             yield out
+                    await reply.drain(DRAIN_S)
             return
         except UpstreamError as error:
             record.outcome = error.kind
             itinerary.failed(lease, error)
             body = _next_body(plan, delivery, itinerary, error)
+        finally:
+            if record.outcome == "running":
+                record.outcome = "cancelled"
+            record.latency = loop.time() - record.started
 
 
 def _next_body(
@@ -108,81 +116,108 @@ def _next_body(
     return body
 
 
-async def _attempt(
+async def _open(
     plan: Plan, body: dict[str, Any], lease: Lease, pool: Pool, record: Attempt
-) -> AsyncGenerator[Frame, None]:
-    """One exchange. Every frame is noted in `record`, and the first content in `lease` too."""
-    loop = asyncio.get_running_loop()
+) -> Reply:
+    """Send the request. Raises UpstreamError also for a status that is no success."""
     sent = msgspec.json.encode({**body, "model": lease.target.model})
     post = Post(plan.path, sent, plan.headers, plan.is_streamed)
-    try:
-        async with await pool.client.open(lease.target, lease.base_url, post) as reply:
-            record.status = reply.status
-            if not 200 <= reply.status < 300:
-                raise await _refusal(reply)
-            read = _stream(reply, plan.num_choices) if plan.is_streamed else _whole(reply)
-            async with aclosing(read) as frames:
-                async for frame in frames:
-                    if record.ttft is None and frame.kind in ("content", "finish", "body"):
-                        record.ttft = loop.time() - record.started
-                        lease.began()
-                        reply.began()
-                    if frame.kind in ("done", "body"):
-                        record.outcome = "ok"
-                    record.take(frame)
-                    yield frame
-    finally:
-        if record.outcome == "running":
-            record.outcome = "cancelled"
-        record.latency = loop.time() - record.started
+    reply = await pool.client.open(lease.target, lease.base_url, post)
+    record.status = reply.status
+    if 200 <= reply.status < 300:
+        return reply
+    async with reply:
+        raise await _refusal(reply)
 
 
-async def _whole(reply: Reply) -> AsyncGenerator[Frame, None]:
-    yield read_body(await reply.read(ANSWER_BYTES))
+class Reading:
+    """One reply, read to its end: a stream up to [DONE], which stands there if it was earned.
 
+    Every frame is noted in `record`, and the first content in `lease` and `reply` too.
+    """
 
-class _Progress:
-    """Which choices have begun and which have finished."""
-
-    def __init__(self, num_choices: int) -> None:
-        self.num_choices = num_choices
+    def __init__(self, reply: Reply, plan: Plan, lease: Lease, record: Attempt) -> None:
+        self._reply = reply
+        self._lease = lease
+        self._record = record
+        self._is_streamed = plan.is_streamed
+        self._num_choices = plan.num_choices
         self._begun: set[int] = set()
         self._finished: set[int] = set()
+        self._is_over = False
+        self._error: UpstreamError | None = None
+
+    async def next(self) -> list[Frame]:
+        """The frames that came since the last call; none when all was read."""
+        if self._error is not None:
+            raise self._error
+        if self._is_over:
+            return []
+        if not self._is_streamed:
+            body = await self._reply.read(ANSWER_BYTES)
+            self._is_over = True
+            return self._noted([read_body(body)])
+        try:
+            events = await self._reply.next_events()
+        except UpstreamError:
+            if not self._is_complete:
+                raise
+            events = []
+        return self._noted(self._read(events))
 
     @property
-    def is_complete(self) -> bool:
-        return len(self._finished) >= self.num_choices and self._finished == self._begun
+    def _is_complete(self) -> bool:
+        return len(self._finished) >= self._num_choices and self._finished == self._begun
 
-    def take(self, frame: Frame) -> bool:
-        """Has this frame made the answer complete, or incomplete again?"""
-        was_complete = self.is_complete
+    def _read(self, events: list[Event]) -> list[Frame]:
+        """What is wrong is raised at once, or after what came before it in the same read."""
+        frames: list[Frame] = []
+        try:
+            for event in events:
+                frame = read_event(event)
+                if frame.kind == "done":
+                    self._num_choices = 1  # an upstream may give fewer than were asked for
+                    return [*frames, self._end()]
+                frames.append(frame)
+                self._follow(frame)
+            if not events:
+                frames.append(self._end())
+        except UpstreamError as error:
+            if not frames:
+                raise
+            self._error = error
+        return frames
+
+    def _follow(self, frame: Frame) -> None:
+        """Which choices have begun and which have finished."""
+        if frame.kind == "content" and not self._finished:
+            self._begun.update(choice.index for choice in frame.choices)
+            return
+        was_complete = self._is_complete
         for choice in frame.choices:
             self._begun.add(choice.index)
             if choice.finish_reason is not None:
                 self._finished.add(choice.index)
-        return was_complete != self.is_complete
+        if was_complete != self._is_complete:
+            self._reply.ending(END_S) if self._is_complete else self._reply.began()
 
+    def _end(self) -> Frame:
+        self._is_over = True
+        if not self._is_complete:
+            raise UpstreamError("truncated", "the stream ended without a finish_reason")
+        return DONE_FRAME
 
-async def _stream(reply: Reply, num_choices: int) -> AsyncGenerator[Frame, None]:
-    """The frames of a stream up to [DONE], which stands at its end if it was earned."""
-    progress = _Progress(num_choices)
-    try:
-        async with aclosing(reply.events()) as events:
-            async for event in events:
-                frame = read_event(event)
-                if frame.kind == "done":
-                    progress.num_choices = 1  # an upstream may give fewer than were asked for
-                    break
-                yield frame
-                if progress.take(frame):
-                    reply.ending(END_S) if progress.is_complete else reply.began()
-    except UpstreamError:
-        if not progress.is_complete:
-            raise
-    if not progress.is_complete:
-        raise UpstreamError("truncated", "the stream ended without a finish_reason")
-    yield DONE_FRAME
-    await reply.drain(DRAIN_S)
+    def _noted(self, frames: list[Frame]) -> list[Frame]:
+        record = self._record
+        for frame in frames:
+            if record.ttft is None and frame.kind in ("content", "finish", "body"):
+                record.ttft = asyncio.get_running_loop().time() - record.started
+                self._lease.began()
+                self._reply.began()
+            record.take(frame)
+        if self._is_over:
+            record.outcome = "ok"
+        return frames
 
 
 async def _refusal(reply: Reply) -> UpstreamError:

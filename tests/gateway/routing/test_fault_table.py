@@ -65,11 +65,11 @@ class World:
         self.attempts = []
         text = ""
         async with aclosing(attempts.run(what, self.pool, self.attempts)) as frames:
-            async for frame in frames:
+            async for together in frames:
                 self.given = text
-                if frame.kind == "body":
-                    return str(json.loads(frame.raw)["choices"][0]["message"]["content"])
-                text += frame.text
+                if together[0].kind == "body":
+                    return str(json.loads(together[0].raw)["choices"][0]["message"]["content"])
+                text += "".join(frame.text for frame in together)
                 self.given = text
         return text + "[DONE]"
 
@@ -280,7 +280,7 @@ async def test_primary_down(world: World) -> None:
 
         async def serving() -> str:
             made: list[Attempt] = []
-            assert [f async for f in attempts.run(plan, world.pool, made)][-1].kind == "done"
+            assert [it async for it in attempts.run(plan, world.pool, made)][-1][-1].kind == "done"
             assert len(made) <= 6
             return made[-1].target.model
 
@@ -302,8 +302,8 @@ async def test_client_leaves(world: World) -> None:
         targets=(world.target("stall"),), path="/chat/completions", body=STREAM, is_streamed=True
     )
     async with aclosing(attempts.run(plan, world.pool, made)) as frames:
-        async for frame in frames:
-            if frame.text.startswith("word39"):
+        async for together in frames:
+            if together[-1].text.startswith("word39"):
                 break
     assert made[0].outcome == "cancelled"
     assert made[0].num_chunks == 40

@@ -22,8 +22,7 @@ def build_batch(shares: Sequence_[Share], block_size: int) -> tuple[Batch, list[
     computed, counts, num_rows = [], [], []
     for sequence, count in shares:
         start = sequence.num_computed_tokens
-        known = sequence.token_ids[start : start + count]
-        token_ids += known + sequence.draft[: count - len(known)]
+        token_ids += sequence.token_ids[start : start + count] + sequence.draft
         computed.append(start)
         counts.append(count)
         num_rows.append(_num_rows(sequence, count))

@@ -92,7 +92,6 @@ class Engine:
         """End all copies of a request; nothing if it is not here (any more)."""
         outputs = []
         for sequence in self._live.get(request_id, [])[:]:
-            sequence.siblings = []
             sequence.finish("abort")
             outputs.append(self._emit(sequence, text=sequence.text.flush()))
         return outputs

@@ -115,6 +115,14 @@ def test_guesses_come_true_where_a_text_repeats(run: Run) -> None:
     assert engine.stats().accepted_tokens > 20
 
 
+@pytest.mark.parametrize("end", [{"stop": ("d",)}, {"stop_token_ids": frozenset({ord("d")})}])
+def test_nothing_follows_a_stop_among_guesses(run: Run, end: dict[str, Any]) -> None:
+    engine = emulated(Echo(BYTES), num_draft_tokens=7)[0]
+    outputs = run(engine, request_of("abcd" * 10, min_tokens=17, **end))
+    assert texts(outputs) == ["abcd" * 4 + "abc"]
+    assert engine.stats().generation_tokens == 20
+
+
 @pytest.mark.parametrize(
     "params",
     [

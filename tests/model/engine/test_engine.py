@@ -60,6 +60,7 @@ def say(text: str | list[int], **params: Any) -> tuple[str, Output]:
         ({"stop_token_ids": frozenset({ord("t")})}, "hi ", "stop", ord("t"), 4),
         ({"stop_token_ids": frozenset({ord("t")}), "include_stop": True},
          "hi t", "stop", ord("t"), 4),
+        ({"stop": ("there!",)}, "hi there", "stop", None, 9),
         ({"ignore_eos": True, "max_tokens": 12}, "hi there..", "length", None, 12),
     ],
 )  # fmt: skip

@@ -109,14 +109,16 @@ def test_the_answer_is_the_one_of_the_plain_forward_pass(network: Llama, run: Ru
         context.append(token_id)
 
 
-@pytest.mark.parametrize("num_blocks", [128, 9])
+@pytest.mark.parametrize(("num_blocks", "budget"), [(128, 32), (10, 8)])
 def test_logprobs_are_those_of_the_plain_forward_pass(
-    network: Llama, run: Run, num_blocks: int
+    network: Llama, run: Run, num_blocks: int, budget: int
 ) -> None:
+    """In the second case the prompt is preempted when a part of it is scored."""
     prompt = prompts_of(258)[6]
-    engine = engine_over(network, num_blocks=num_blocks, max_num_batched_tokens=32)
+    engine = engine_over(network, num_blocks=num_blocks, max_num_batched_tokens=budget)
     rival = greedy("rival", prompts_of(258)[2], 24)
     outputs = run(engine, rival, greedy("a", prompt, 24, logprobs=3, prompt_logprobs=2))["a", 0]
+    assert engine.stats().preemptions == (num_blocks == 10)
     entries = list(outputs[0].prompt_logprobs or ())
     assert entries[0] is None
     assert len(entries) == len(prompt)

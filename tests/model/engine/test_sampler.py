@@ -119,6 +119,24 @@ def test_the_seed_alone_decides() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_penalties_and_bias_are_what_they_say() -> None:
+    raw = np.full(V, 2, np.float32)
+    raw[5] = -2
+    params: dict[str, Any] = {
+        "repetition_penalty": 2.0, "frequency_penalty": 0.25, "presence_penalty": 0.5,
+        "logit_bias": {7: 3.0, 8: -3.0},
+    }  # fmt: skip
+    logits = apply_rules(raw, sequence_of((4, 5), (6, 7, 7), **params))
+    seen = {4: 1, 5: -4, 6: 1 - 0.25 - 0.5, 7: 2.5 - 2 * 0.25 - 0.5, 8: -1, 9: 2}
+    assert {i: logits[i] for i in seen} == seen
+    assert (raw == 2).sum() == V - 1
+
+
+def test_allowed_ids_are_all_there_is() -> None:
+    logits = apply_rules(random_row(1), sequence_of(allowed_token_ids=(3, 9)))
+    assert np.flatnonzero(logits > -np.inf).tolist() == [3, 9]
+
+
 def test_bad_words_lose_their_last_token_only_after_the_others() -> None:
     raw = np.zeros(V, np.float32)
     fresh = apply_rules(raw, sequence_of(bad_words=("ab", "c")))

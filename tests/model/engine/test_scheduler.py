@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from model.engine.clock import VirtualClock
 from model.engine.config import EngineConfig
@@ -13,6 +15,7 @@ from model.engine.engine import Engine
 from model.engine.errors import QueueFull
 from model.engine.runners import FakeRunner
 from model.engine.sequence import Request, SamplingParams
+from model.network.batch import Batch
 from model.tokenizer import Tokenizer
 
 BYTES = Tokenizer.byte_level()
@@ -51,21 +54,23 @@ def test_a_fixed_arrival_list_gives_a_fixed_schedule(
     fake_engine: MakeEngine, request_of: MakeRequest
 ) -> None:
     engine = fake_engine(
-        num_blocks=12, block_size=4, max_num_batched_tokens=16, prefill_chunk=8, max_num_seqs=3
+        num_blocks=12, block_size=4, max_num_batched_tokens=16, prefill_chunk=8, max_num_seqs=2
     )
     arrivals = {
         0: [request_of("long", list(range(20)), max_tokens=6)],
-        1: [request_of("pair", list(range(50, 58)), max_tokens=3, n=2)],
-        3: [request_of("late", list(range(20)), max_tokens=2)],
+        1: [
+            request_of("pair", list(range(50, 58)), max_tokens=3, n=2),
+            request_of("late", list(range(20)), max_tokens=2),
+        ],
     }
     assert schedule_of(engine, arrivals) == [
         [("long", 0, 16)],  # alone: the whole budget
         [("long", 0, 4), ("pair", 0, 8)],
-        [("long", 0, 1), ("pair", 0, 1), ("pair", 1, 4)],  # the copy found the first block
-        [("long", 0, 1), ("pair", 0, 1), ("pair", 1, 1)],  # no fourth may run yet
-        [("long", 0, 1), ("pair", 1, 1), ("late", 0, 4)],  # four of five blocks were known
-        [("long", 0, 1), ("late", 0, 1)],
-        [("long", 0, 1)],
+        *[[("long", 0, 1), ("pair", 0, 1)]] * 2,  # no third may run
+        [("long", 0, 1), ("pair", 1, 4)],  # the copy goes first and finds the first block
+        *[[("long", 0, 1), ("pair", 1, 1)]] * 2,
+        [("late", 0, 4)],  # four of five blocks are known
+        [("late", 0, 1)],
     ]
 
 
@@ -123,6 +128,14 @@ def test_many_long_prompts_leave_a_token_for_each_stream_and_a_share_for_the_nex
     assert all("stream" in counts_of(step) for step in steps[1:21])
 
 
+def test_a_scored_prompt_keeps_few_rows_at_a_time(
+    fake_engine: MakeEngine, request_of: MakeRequest
+) -> None:
+    engine = fake_engine(max_num_batched_tokens=256)
+    arrivals = {0: [request_of("a", [1] * 150, max_tokens=0, prompt_logprobs=0)]}
+    assert schedule_of(engine, arrivals) == [[("a", 0, 64)], [("a", 0, 64)], [("a", 0, 22)]]
+
+
 def test_two_that_do_not_fit_together_both_finish(
     fake_engine: MakeEngine, request_of: MakeRequest, run: Callable[..., Any]
 ) -> None:
@@ -149,7 +162,16 @@ requests = st.lists(
 )
 
 
+class Narrow(FakeRunner):
+    """Has no position beyond the context."""
+
+    def execute(self, batch: Batch, sequences: Any) -> NDArray[np.float32]:
+        assert (batch.positions < 52).all()
+        return super().execute(batch, sequences)
+
+
 @settings(max_examples=100)
+@example([(0, 20, 30, 1, ""), (0, 21, 30, 1, "x"), (2, 5, 47, 1, "y")], 13, 16, True, 30, (2, 5))
 @given(
     requests, st.integers(13, 40), st.sampled_from([1, 3, 16]), st.booleans(), st.integers(1, 30),
     st.sampled_from([(258, 0), (258, 3), (2, 5)]),
@@ -177,7 +199,7 @@ def test_every_answer_is_right_whatever_the_schedule(
         prefix_caching=caching,
         num_draft_tokens=num_draft_tokens,
     )
-    runner = FakeRunner(vocab_size, num_blocks, 4)
+    runner = Narrow(vocab_size, num_blocks, 4)
     engine = Engine(runner, BYTES, config, VirtualClock())
     texts: dict[tuple[str, int], list[int]] = {}
     step = 0

@@ -40,6 +40,10 @@ def test_what_only_looked_like_a_stop_is_shown_later() -> None:
     assert shown("aEN", ("END",)) == ["a", "", "", "EN"]
 
 
+def test_of_two_that_end_together_the_longer_counts() -> None:
+    assert "".join(shown("xaby", ("b", "ab"))) == "x"
+
+
 def test_a_stop_before_its_time_is_plain_text() -> None:
     stream = TextStream(BYTES, ("x",))
     assert stream.push(ord("x"), may_stop=False) == "x"

@@ -18,6 +18,7 @@ class NetworkConfig:
     rope_base: float = 10_000.0
     rms_eps: float = 1e-5
     tie_embeddings: bool = True
+    rope_factors: tuple[float, ...] = ()  # [head_dim / 2], by which the frequencies are divided
 
     def __post_init__(self) -> None:
         """Refuse sizes that no llama can have."""
@@ -27,6 +28,8 @@ class NetworkConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, not {self.head_dim}")
+        if len(self.rope_factors) not in (0, self.head_dim // 2):
+            raise ValueError(f"{len(self.rope_factors)} rope factors for head_dim {self.head_dim}")
 
     @property
     def group_size(self) -> int:

@@ -3,6 +3,8 @@
 Alphabet: T queries, S cached tokens, H heads, K key-value heads, Dh head width, D model width.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,9 +33,12 @@ def swiglu(gate: Floats, up: Floats) -> Floats:
     return activated
 
 
-def rope_table(length: int, head_dim: int, base: float) -> tuple[Floats, Floats]:
-    """Cosines and sines [length, head_dim / 2] of position · base^(-2i / head_dim)."""
+def rope_table(
+    length: int, head_dim: int, base: float, factors: Sequence[float] = ()
+) -> tuple[Floats, Floats]:
+    """Cosines and sines [length, head_dim / 2] of position · base^(-2i / head_dim) / factors[i]."""
     frequencies = base ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    frequencies /= np.asarray(factors or 1.0)
     angles = np.outer(np.arange(length, dtype=np.float64), frequencies)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 

@@ -34,7 +34,9 @@ class Llama:
         """Prepare the rotary table for every position of the context."""
         self.config = config
         self.weights = weights
-        self.cos, self.sin = rope_table(config.context_length, config.head_dim, config.rope_base)
+        self.cos, self.sin = rope_table(
+            config.context_length, config.head_dim, config.rope_base, config.rope_factors
+        )
         self._compiled = self._compile()
 
     @classmethod
@@ -111,7 +113,7 @@ def reference_forward(network: Llama, token_ids: Sequence[int]) -> Floats:
     config, weights = network.config, network.weights
     T, Dh, eps = len(token_ids), config.head_dim, config.rms_eps
     positions = np.arange(T)
-    cos, sin = rope_table(T, Dh, config.rope_base)
+    cos, sin = rope_table(T, Dh, config.rope_base, config.rope_factors)
     x = weights.embed_tokens.dense()[np.asarray(token_ids)]
     for layer in weights.layers:
         normed = rms_norm(x, layer.input_norm, eps)

@@ -42,13 +42,19 @@ class Tensor:
         return replace(self, raw=self.raw[np.asarray(order)])
 
     def dequantize(self) -> NDArray[np.float32]:
-        """The weights as float32 in `shape`; a view of the file where it already holds float32."""
+        """The weights as float32 in `shape`; a view of the file where it already holds float32.
+
+        ValueError for the few quantisations that the `gguf` package cannot expand.
+        """
         dtype = UNPACKED.get(self.type_name)
         if dtype is None:
             # gguf takes a fifth of a second to import and plain formats do without it
             from gguf import GGMLQuantizationType, quants
 
-            values = quants.dequantize(self.raw, GGMLQuantizationType[self.type_name])
+            try:
+                values = quants.dequantize(self.raw, GGMLQuantizationType[self.type_name])
+            except NotImplementedError as error:
+                raise ValueError(f"{self.name} has the quantisation {self.type_name}") from error
             return cast(NDArray[np.float32], values).reshape(self.shape)
         values = self.raw.view(dtype).reshape(self.shape)
         if self.type_name == "BF16":

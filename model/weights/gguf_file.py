@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from model.network.config import NetworkConfig
-from model.network.tensor import UNPACKED, Tensor
+from model.network.tensor import Tensor
 from model.tokenizer import Tokenizer
 from model.weights.checkpoint import Checkpoint, build_llama
 from model.weights.errors import MissingTensor, UnsupportedArchitecture
 from model.weights.gguf_header import read_gguf
 from model.weights.settings import Settings
 
+ROPE = "rope_freqs.weight"
 ENDS = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 IN_LAYER = {
     "attn_norm": "input_norm", "attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj",
@@ -52,7 +52,7 @@ def _config(fields: Settings, tensors: Mapping[str, Tensor]) -> NetworkConfig:
         {
             "llama.attention.value_length": head_dim,
             "llama.rope.dimension_count": head_dim,
-            "llama.rope.scaling.type": "none",
+            "llama.rope.scaling.type": "none",  # what Llama 3 needs is in rope_freqs
             "llama.expert_count": 0,
         }
     )
@@ -70,18 +70,17 @@ def _config(fields: Settings, tensors: Mapping[str, Tensor]) -> NetworkConfig:
         rope_base=fields.get("llama.rope.freq_base", 10_000.0),
         rms_eps=fields["llama.attention.layer_norm_rms_epsilon"],
         tie_embeddings="output.weight" not in tensors,
+        rope_factors=tuple(tensors[ROPE].dequantize().tolist()) if ROPE in tensors else (),
     )
 
 
 def _canonical(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the network's names, query and key rows in the network's order."""
-    found = {_canonical_name(name): tensor for name, tensor in tensors.items()}
+    found = {_canonical_name(name): tensor for name, tensor in tensors.items() if name != ROPE}
     for name, tensor in found.items():
         if name.endswith(("q_proj", "k_proj")):
             heads = config.num_heads if name.endswith("q_proj") else config.num_kv_heads
             found[name] = tensor.with_rows(half_split_rows(heads, config.head_dim))
-    for type_name in {tensor.type_name for tensor in found.values()} - UNPACKED.keys():
-        _check_readable(type_name)
     return found
 
 
@@ -99,16 +98,6 @@ def half_split_rows(num_heads: int, head_dim: int) -> NDArray[np.intp]:
     """`order` such that rows[order] of a GGUF's query or key are in half-split order."""
     rows = np.arange(num_heads * head_dim).reshape(num_heads, head_dim // 2, 2)
     return rows.swapaxes(1, 2).reshape(-1)
-
-
-def _check_readable(type_name: str) -> None:
-    """Refuse a quantisation that the `gguf` package cannot expand, before it is met half-way."""
-    type_ = GGMLQuantizationType[type_name]
-    _, block_bytes = GGML_QUANT_SIZES[type_]
-    try:
-        quants.dequantize(np.zeros((1, block_bytes), np.uint8), type_)
-    except NotImplementedError as error:
-        raise UnsupportedArchitecture(f"the quantisation {type_name} cannot be read") from error
 
 
 def _stop_ids(fields: Settings, tokenizer: Tokenizer) -> frozenset[int]:

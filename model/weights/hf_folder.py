@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.network.config import NetworkConfig
 from model.network.minilm import EncoderConfig, MiniLM
 from model.network.minilm import shapes as encoder_shapes
@@ -91,22 +93,39 @@ def _refuse_other(folder: Path, settings: Mapping[str, Any], architecture: str) 
 def _llama_config(settings: Settings) -> NetworkConfig:
     settings.require(COMPUTED)
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
-        raise UnsupportedArchitecture(f"{settings.source}: rope_type {kind!r} does not run here")
     D, heads = settings["hidden_size"], settings["num_attention_heads"]
+    head_dim = settings.get("head_dim") or D // heads
+    rope_base = rope.get("rope_theta", settings.get("rope_theta", 10_000.0))
     return NetworkConfig(
         vocab_size=settings["vocab_size"],
         hidden_size=D,
         num_layers=settings["num_hidden_layers"],
         num_heads=heads,
         num_kv_heads=settings.get("num_key_value_heads") or heads,
-        head_dim=settings.get("head_dim") or D // heads,
+        head_dim=head_dim,
         intermediate_size=settings["intermediate_size"],
         context_length=settings["max_position_embeddings"],
-        rope_base=rope.get("rope_theta", settings.get("rope_theta", 10_000.0)),
+        rope_base=rope_base,
         rms_eps=settings["rms_norm_eps"],
         tie_embeddings=settings.get("tie_word_embeddings", False),
+        rope_factors=_rope_factors(rope, rope_base, head_dim),
     )
+
+
+def _rope_factors(rope: Mapping[str, Any], base: float, head_dim: int) -> tuple[float, ...]:
+    """By what Llama 3 divides each frequency: 1 for fast ones, `factor` for slow ones, a blend."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return ()
+    if kind == "linear":
+        return (float(rope["factor"]),) * (head_dim // 2)
+    if kind != "llama3":
+        raise UnsupportedArchitecture(f"rope_type {kind!r} does not run here")
+    frequencies = base ** (-np.arange(0, head_dim, 2) / head_dim)
+    turns = rope["original_max_position_embeddings"] * frequencies / (2 * np.pi)
+    slow, fast = rope["low_freq_factor"], rope["high_freq_factor"]
+    share = np.clip((turns - slow) / (fast - slow), 0, 1)
+    return tuple((1 / (share + (1 - share) / rope["factor"])).tolist())
 
 
 def _canonical_name(name: str) -> str:

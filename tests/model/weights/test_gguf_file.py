@@ -155,9 +155,34 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tensor_too_many_is_named(tmp_path: Path) -> None:
-    weights = WEIGHTS | {"rope_freqs": np.ones(8, np.float32)}
-    with pytest.raises(UnsupportedArchitecture, match="rope_freqs"):
+    weights = WEIGHTS | {"blk.0.attn_q_norm": np.ones(8, np.float32)}
+    with pytest.raises(UnsupportedArchitecture, match="attn_q_norm"):
         load_gguf(write_gguf(tmp_path, weights=weights))
+
+
+def test_an_unreadable_quantisation_is_named(tmp_path: Path) -> None:
+    tensor = Tensor("norm", (32,), "Q8_1", np.zeros((1, 36), np.uint8))
+    with pytest.raises(ValueError, match="norm has the quantisation Q8_1"):
+        tensor.dequantize()
+
+
+def test_llama3_stretches_the_slow_frequencies(tmp_path: Path) -> None:
+    stretch = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    from_folder = load_llama_folder(write_folder(tmp_path, rope_scaling=stretch)).network
+    factors = from_folder.config.rope_factors
+    assert (factors[0], factors[-1]) == (1, 8)
+    assert list(factors) == sorted(factors)
+    weights = WEIGHTS | {"rope_freqs": np.array(factors, np.float32)}
+    from_gguf = load_gguf(write_gguf(tmp_path, weights=weights)).network
+    plain = load_gguf(write_gguf(tmp_path)).network
+    stretched, same, other = (
+        reference_forward(network, IDS * 5) for network in (from_gguf, from_folder, plain)
+    )
+    np.testing.assert_allclose(stretched, same, atol=1e-6)
+    assert np.abs(stretched - other).max() > 1e-4
 
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def test_llama3_stretches_the_slow_frequencies(tmp_path: Path) -> None:
     assert list(factors) == sorted(factors)
     weights = WEIGHTS | {"rope_freqs": np.array(factors, np.float32)}
     from_gguf = load_gguf(write_gguf(tmp_path, weights=weights)).network
-    plain = load_gguf(write_gguf(tmp_path)).network
+    (tmp_path / "plain").mkdir()
+    plain = load_gguf(write_gguf(tmp_path / "plain")).network
     stretched, same, other = (
         reference_forward(network, IDS * 5) for network in (from_gguf, from_folder, plain)
     )

@@ -181,11 +181,37 @@ class Redis(Section):
     gateways: int = 1  # how many share it: what each may grant alone while Redis is silent
 
 
+class Prompts(Section):
+    folder: str = "prompts"  # of prompt versions, beside this file; none: no prompts
+
+
 class Retries(Section):
     per_target: int = 2
     attempts: int = 6
     backoff_s: float = 0.25
     backoff_max_s: float = 4.0
+
+
+class Retrieval(Section):
+    """Vector stores, those of clients too. A store keeps the embedder that it began with."""
+
+    embedder: str = ""  # the family that embeds; empty: stores are searched by words alone
+    max_files: int = 10_000  # of one tenant
+    max_bytes: int = 1 << 30  # of one tenant's files together
+
+
+class Index(Section):
+    """What a release that names it knows: a vector store, and how it is searched."""
+
+    store: str  # a name or id, or name@N for its snapshot N; the gateway's own, or `tenant`'s
+    tenant: str = ""  # "team:NAME" or "key:ID"
+    corpus: str = ""  # ingested at the start of `glassgate serve`: pydoc:topics, or a path
+    fusion: Literal["rrf", "min-max"] = "rrf"
+    top_k: int = 6  # passages, at most
+    threshold: float = 0.0  # the cosine below which a passage is not relevant
+    order: Literal["best_first", "best_last"] = "best_last"
+    rerank: str = ""  # the family whose likelihood of the question orders the passages anew
+    on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant
 
 
 class Config(Section):
@@ -196,6 +222,9 @@ class Config(Section):
     families: dict[str, Family] = {}
     limits: dict[str, Limits] = {}
     keys: dict[str, Key] = {}
+    prompts: Prompts = Prompts()
     retries: Retries = Retries()
     store: Store = Store()
     redis: Redis = Redis()
+    retrieval: Retrieval = Retrieval()
+    indexes: dict[str, Index] = {}

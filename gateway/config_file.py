@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from gateway.config import Config, Family, Secret, Upstream
+from gateway.config import Config, Family, Prompts, Secret, Upstream
 
 DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
 VARIABLES = {
@@ -58,6 +58,8 @@ def load(
         tree.setdefault(section, {})[name] = value
         origins[key] = origin
     config = parse(tree)
+    prompts = Prompts(folder=str(path.parent / config.prompts.folder))
+    config = msgspec.structs.replace(config, prompts=prompts)
     return Loaded(config, path, flags, origins)
 
 
@@ -101,11 +103,16 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
             yield f"releases.{name}.family", f"no family {release.family!r}"
         if release.upstream not in config.upstreams:
             yield f"releases.{name}.upstream", f"no upstream {release.upstream!r}"
+        if release.index and release.index not in config.indexes:
+            yield f"releases.{name}.index", f"no index {release.index!r}"
     for name, family in config.families.items():
         yield from _in_family(config, name, family)
     for name, key in config.keys.items():
         if bool(key.sha256) == bool(key.env):
             yield f"keys.{name}", "needs either sha256 or env"
+    for path, family_name in _named_families(config):
+        if family_name and family_name not in config.families:
+            yield path, f"no family {family_name!r}"
     for path, limits in _named_limits(config):
         if limits and limits not in config.limits:
             yield path, f"no limit class {limits!r}"
@@ -136,6 +143,11 @@ def _in_family(config: Config, name: str, family: Family) -> Iterator[tuple[str,
     for target in [*family.fallbacks, *filter(None, [family.context_fallback])]:
         if target not in config.upstreams:
             yield path, f"no upstream {target!r}"
+
+
+def _named_families(config: Config) -> Iterator[tuple[str, str]]:
+    yield "retrieval.embedder", config.retrieval.embedder
+    yield from ((f"indexes.{name}.rerank", it.rerank) for name, it in config.indexes.items())
 
 
 def _named_limits(config: Config) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from msgspec import json
 from tokenizers import Tokenizer
 
 from gateway.call import Call
@@ -20,7 +21,7 @@ INLINE_CHARS = 10_000  # more text is counted in a thread
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(path: str) -> Tokenizer:
+def load_tokenizer(path: str) -> Tokenizer:
     tokenizer = Tokenizer.from_file(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -28,14 +29,27 @@ def _tokenizer(path: str) -> Tokenizer:
 
 
 async def prompt_bound(call: Call, tokenizer: str) -> int:
-    """Tokens that the client's text cannot exceed, once a template was put around it."""
-    messages = call.body.get("messages") or ()
+    """Tokens that the client's text and the call's prompt cannot exceed together."""
+    bound = await body_bound(call.body, tokenizer, call.size)
+    if call.prompt is None:
+        return bound
+    own = await body_bound({"input": call.prompt.text}, tokenizer)
+    return bound * call.prompt.front.copies + own + MESSAGE_TOKENS * call.prompt.num_messages
+
+
+async def body_bound(body: dict[str, Any], tokenizer: str, size: int | None = None) -> int:
+    """Tokens of the texts in a body, once a chat template was put around them.
+
+    `size` [bytes] of the whole body, where it is known.
+    """
+    messages = body.get("messages") or ()
     extra = TEMPLATE_TOKENS + MESSAGE_TOKENS * len(messages) if messages else 0
-    if not tokenizer:
-        return call.size + extra
-    texts = list(_texts(call.body))
-    if any(not isinstance(text, str) for text in texts):
-        return call.size + extra  # images, sounds, token ids: their bytes bound them
+    if not tokenizer and size is not None:
+        return size + extra
+    texts = list(_texts(body))
+    if not tokenizer or any(not isinstance(text, str) for text in texts):
+        # Images, sounds, token ids: their bytes bound them.
+        return extra + (size or sum(map(_size, texts)))
     if sum(map(len, texts)) > INLINE_CHARS:
         return extra + await asyncio.to_thread(_count, tokenizer, texts)
     return extra + _count(tokenizer, texts)
@@ -51,6 +65,10 @@ def _count(path: str, texts: list[str]) -> int:
     return sum(len(one.ids) for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
 
+def _size(text: Any) -> int:
+    return len(text.encode(errors="replace") if isinstance(text, str) else json.encode(text))
+
+
 def _texts(body: dict[str, Any]) -> Iterator[Any]:
     """All that an upstream may put into the prompt; what is no text stands for itself."""
     for message in body.get("messages") or ():
@@ -61,7 +79,9 @@ def _texts(body: dict[str, Any]) -> Iterator[Any]:
         if calls := message.get("tool_calls"):
             yield str(calls)
     for name in ("prompt", "input"):
-        given = body.get(name, [])
+        given = body.get(name) or []
+        if isinstance(given, dict):  # a prompt that the request names: its variables
+            given = [str(value) for value in (given.get("variables") or {}).values()]
         yield from given if isinstance(given, list) else [given]
     if tools := body.get("tools"):
         yield str(tools)

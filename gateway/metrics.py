@@ -85,6 +85,15 @@ class Metrics:
         self.local_restarts = Counter(
             "glassgate_local_restarts", "Lives of the local model server.", registry=registry
         )
+        self.searches = Counter(
+            "glassgate_searches",
+            "Searches of vector stores: hybrid, words (no vectors), fallback (no embedder).",
+            ("mode",),
+            registry=registry,
+        )
+        self.ingested = Counter(
+            "glassgate_ingested_passages", "Passages written.", registry=registry
+        )
         self.reloads = Counter(
             "glassgate_config_reloads",
             "Changes of the config file.",

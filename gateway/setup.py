@@ -13,6 +13,7 @@ from gateway.config import Config, Upstream
 from gateway.config_file import ConfigError, Loaded
 from gateway.limits import Rule, rules_of
 from gateway.local import base_url, served_name
+from gateway.prompt_file import Prompt, load_folder
 from gateway.upstream import Target
 
 
@@ -21,14 +22,21 @@ class Setup(msgspec.Struct, frozen=True):
     config: Config
     targets: Mapping[str, Target]
     rules: Mapping[str, tuple[Rule, ...]]  # of each limit class
+    prompts: Mapping[str, Prompt] = {}  # id@version → prompt
 
 
 def make_setup(loaded: Loaded) -> Setup:
-    """Raises ConfigError for a key or certificate that cannot be read."""
+    """Raises ConfigError for a key, certificate or prompt that cannot be read."""
     config = loaded.config
     targets = {name: make_target(name, it, config) for name, it in config.upstreams.items()}
     rules = {name: rules_of(limits) for name, limits in config.limits.items()}
-    return Setup(loaded, config, targets, rules)
+    prompts = load_folder(Path(config.prompts.folder))
+    for name, release in config.releases.items():
+        if release.prompt and release.prompt not in prompts:
+            raise ConfigError(f"releases.{name}.prompt: there is no {release.prompt!r}")
+        if release.index and not (release.prompt and "context" in prompts[release.prompt].uses):
+            raise ConfigError(f"releases.{name}.index: needs a prompt with a context")
+    return Setup(loaded, config, targets, rules, prompts)
 
 
 def make_target(name: str, upstream: Upstream, config: Config) -> Target:
@@ -40,11 +48,14 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
         context = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None
     except (OSError, KeyError) as error:
         raise ConfigError(f"{path}: cannot read {error}") from error
+    tokenizer = upstream.tokenizer
     urls = (upstream.base_url,) if isinstance(upstream.base_url, str) else upstream.base_url
     model = upstream.model
     if upstream.local and config.local is not None:
         urls = (base_url(config.local),)
-        model = model or served_name(getattr(config.local, upstream.local))
+        name_here = getattr(config.local, upstream.local)
+        model = model or served_name(name_here)
+        tokenizer = tokenizer or pulled_tokenizer(name_here)
     return Target(
         name=name,
         model=model,
@@ -53,9 +64,16 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
         ssl=context,
         deadlines=upstream.deadlines,
         can_continue=upstream.can_continue,
-        tokenizer=upstream.tokenizer,
+        tokenizer=tokenizer,
         prices=upstream.prices,
     )
+
+
+def pulled_tokenizer(model: str) -> str:
+    """The tokenizer.json beside a model on this machine; "" when there is none."""
+    home = Path(os.environ.get("GLASSGATE_HOME") or Path.home() / ".cache" / "glassgate")
+    folders = (Path(model), home / "models" / model)
+    return next((str(it) for folder in folders if (it := folder / "tokenizer.json").is_file()), "")
 
 
 def _api_key(upstream: Upstream) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from gateway import releases
+from gateway import prompt_file, releases
 from gateway.auth import Authenticator
 from gateway.config import Config
 from gateway.config_file import ConfigError, Loaded, load
@@ -16,12 +16,16 @@ from gateway.limits import Admission, Limiter, MemoryLimiter
 from gateway.local import LocalModel
 from gateway.metrics import Metrics
 from gateway.reply import Exchange
+from gateway.retrieval.embedder import make_embedder
+from gateway.retrieval.index import Searcher
+from gateway.retrieval.ingest import Ingester
 from gateway.routing.balance import Pool
 from gateway.setup import Setup, make_setup
 from gateway.store import Store
 from gateway.store.mirror import Mirror
 from gateway.store.seeds import config_keys, plant
 from gateway.upstream import Client
+from model.protocol.templates import Renderer
 
 log = logging.getLogger("glassgate")
 
@@ -44,6 +48,10 @@ class State:
         self.auth = Authenticator(mirror, config_keys(setup.config))
         self.ledger = ledger
         self.admission = Admission(make_limiter(setup.config, ledger))
+        self.searcher = Searcher(store, self.metrics)
+        self.searcher.embedder = make_embedder(setup, self.pool)
+        self.ingester = Ingester(self.searcher, self.metrics)
+        self.renderer = Renderer()
         self.local: LocalModel | None = None
         self.exchanges: set[Exchange] = set()
         self.is_draining = False  # not ready any more
@@ -61,19 +69,22 @@ class State:
         for section in FIXED:
             if getattr(old, section) != getattr(new, section):
                 raise ConfigError(f"{section}: a change needs a restart")
-        if names := releases.changed(old, new):
+        setup = make_setup(loaded)
+        if names := prompt_file.changed(self.setup.prompts, setup.prompts):
+            raise ConfigError(f"prompts: {names[0]} is immutable, a change needs a new version")
+        if names := releases.changed(self.setup, setup):
             raise ConfigError(f"releases.{names[0]}: is immutable, a change needs a new name")
-        self.setup = make_setup(loaded)
+        self.setup = setup
+        self.searcher.embedder = make_embedder(self.setup, self.pool)
         # What the file adds and the store does not know; what moved stays where it is.
         await self.store.write(plant, new)
 
     async def watch_file(self) -> None:
-        """Reload when the file changes; what is wrong with it is logged and counted."""
-        path = self.setup.loaded.path
-        seen = _stamp(path)
+        """Reload when the file or a prompt changes; what is wrong with it is logged and counted."""
+        seen = self._stamps()
         while True:
             await asyncio.sleep(WATCH_S)
-            if (now := _stamp(path)) == seen:
+            if (now := self._stamps()) == seen:
                 continue
             seen = now
             try:
@@ -84,6 +95,14 @@ class State:
             else:
                 self.metrics.reloads.labels("taken").inc()
                 log.info("the changed config is in use")
+
+    def _stamps(self) -> list[object]:
+        """Of the config file and of all prompts: they differ when one of them changed."""
+        folder = Path(self.setup.config.prompts.folder)
+        return [
+            _stamp(self.setup.loaded.path),
+            *((it, _stamp(it)) for it in prompt_file.paths(folder)),
+        ]
 
     async def drain(self, is_forced: Callable[[], bool]) -> None:
         """Stop being ready, let streams finish within the grace period, end the rest as said."""
@@ -105,7 +124,7 @@ async def open_state(loaded: Loaded) -> AsyncIterator[State]:
     await store.write(plant, loaded.config)
     ledger = await Ledger.open(store, loaded.config.store)
     state = State(setup, store, await Mirror.open(store), ledger)
-    work = (state.watch_file(), state.mirror.run(), ledger.run())
+    work = (state.watch_file(), state.mirror.run(), ledger.run(), state.ingester.run())
     tasks = [asyncio.create_task(it) for it in work]
     try:
         yield state
@@ -113,6 +132,7 @@ async def open_state(loaded: Loaded) -> AsyncIterator[State]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        state.renderer.close()
         await state.pool.close()
         await state.client.close()
         await state.admission.aclose()

@@ -96,5 +96,52 @@ usage_daily = sa.Table(
     sqlite_with_rowid=False,  # the rows lie in the order of the days, as they are read
 )
 
+# `tenant` is "team:NAME", "key:ID", or "" for who runs the gateway. A file of OpenAI's Files API.
+files = sa.Table(
+    "files",
+    metadata,
+    *texts("id", key=True),
+    *texts("tenant", "filename", "purpose", "hash"),
+    *numbers("bytes", "created_at"),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Index("ix_files_tenant", "tenant", "id"),
+)
+
+# `snapshot` counts up with what is added or replaced, `epoch` with what is deleted from them all.
+vector_stores = sa.Table(
+    "vector_stores",
+    metadata,
+    *texts("id", key=True),
+    *texts("tenant", "name", "embedder"),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    *numbers("created_at", "last_active_at", "snapshot", "epoch", "dimensions"),
+    *numbers("expires_days", nullable=True),
+    sa.Index("ix_vector_stores_tenant", "tenant", "name"),
+)
+
+# A version of a file in a store: seen by the snapshots from `added` to before `removed`.
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    *texts("store", "file", "hash", "status", "error", "batch"),
+    sa.Column("attributes", sa.JSON, nullable=False),
+    *numbers("created_at", "bytes", "num_passages"),
+    *numbers("added", "removed", nullable=True),
+    sa.Index("ix_documents_store", "store", "file"),
+    sa.Index("ix_documents_file", "file"),
+    sa.Index("ix_documents_status", "status"),
+)
+
+# What finds them (words, vectors) is made by `retrieval.arms`, as each database has it.
+passages = sa.Table(
+    "passages",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    *numbers("document", "start", "end"),
+    *texts("store", "heading", "text", "hash"),
+    sa.Index("ix_passages_document", "document"),
+)
+
 # One counter for each kind of thing that replicas must notice a change of.
 topics = sa.Table("topics", metadata, *texts("name", key=True), *numbers("version"))

@@ -1,0 +1,7 @@
+"""What the gateway knows: documents cut into passages, two ways to find them, and one to fuse both.
+
+`passages` cuts what `parsers` reads; `files`, `stores` and `documents` keep it, by tenant, store
+and snapshot; `arms` are keywords and vectors in each database; `index` searches; `ingest` fills;
+`augment` and `citations` are what the spine does with the passages found; `api` and `shapes` are
+OpenAI's face of it.
+"""

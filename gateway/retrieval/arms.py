@@ -1,0 +1,298 @@
+"""The two ways to find a passage, by its words and by its meaning, as each database has them.
+
+What they stand on is made when the first store is: on SQLite an FTS5 table (BM25) and vectors as
+float32 BLOBs, of which a store's matrix is kept in memory until the store changes; on PostgreSQL
+one table with a tsvector and a vector of the extension pgvector, both read exactly. Who may see
+what is in the `scope` of every query: nothing is found first and hidden afterwards.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from cachetools import LRUCache
+
+from gateway.errors import Unavailable
+from gateway.store.tables import documents, passages, vector_stores
+
+Vectors = npt.NDArray[np.float32]
+
+MATRIX_BYTES = 1 << 30  # of all matrices in memory together
+LOCK = 0x676C617374  # PostgreSQL's advisory lock of `prepare`
+MAX_WORDS = 64  # of a question
+_WORD = re.compile(r"\w+")
+_STOP = re.compile(
+    "a|an|and|are|as|at|be|but|by|can|do|does|for|from|had|has|have|how|i|if|in|into|is|it|its|my"
+    "|of|on|or|so|than|that|the|their|them|then|there|these|they|this|to|was|we|were|what|when"
+    "|where|which|who|whose|why|will|with|would|you|your"
+)
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What may be seen: one tenant's store at a snapshot, and a filter's condition on documents."""
+
+    tenant: str
+    store: str
+    snapshot: int
+    version: tuple[int, int]  # newest snapshot and epoch: a change of what there is
+    where: sa.ColumnElement[bool] | None = None
+
+    @property
+    def visible(self) -> sa.ColumnElement[bool]:
+        """On documents joined with vector_stores."""
+        here = sa.and_(
+            vector_stores.c.id == self.store,
+            vector_stores.c.tenant == self.tenant,
+            documents.c.added <= self.snapshot,
+            sa.or_(documents.c.removed.is_(None), documents.c.removed > self.snapshot),
+        )
+        return here if self.where is None else sa.and_(here, self.where)
+
+
+class Arms(Protocol):
+    def prepare(self, connection: sa.Connection) -> None:
+        """Makes what is missing. Raises Unavailable where the database cannot."""
+
+    def add(self, connection: sa.Connection, ids: Sequence[int], vectors: Vectors | None) -> None:
+        """Index passages that are in their table; vectors [N, D] of unit length."""
+
+    def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        """Before the passages leave their table."""
+
+    def by_words(
+        self, connection: sa.Connection, scope: Scope, question: str, limit: int
+    ) -> dict[int, float]:
+        """Passage → score of keywords, the best first."""
+
+    def by_meaning(
+        self, connection: sa.Connection, scope: Scope, vector: Vectors, limit: int
+    ) -> dict[int, float]:
+        """Passage → cosine with the vector [D], the best first."""
+
+
+def word_of(store: str) -> str:
+    """A store's id as one word of the index."""
+    return store.removeprefix("vs_")
+
+
+def words_of(question: str) -> list[str]:
+    """What of a question can tell passages apart; all of it where nothing can."""
+    words = list(dict.fromkeys(_WORD.findall(question.lower())))[:MAX_WORDS]
+    return [word for word in words if not _STOP.fullmatch(word)] or words
+
+
+def seen_from(table: sa.FromClause, passage: sa.ColumnElement[Any]) -> sa.FromClause:
+    """`table` joined up to the store, so that a scope can be said of it."""
+    joined = table.join(passages, passages.c.id == passage)
+    joined = joined.join(documents, documents.c.id == passages.c.document)
+    return joined.join(vector_stores, vector_stores.c.id == documents.c.store)
+
+
+class _Matrix(NamedTuple):
+    version: tuple[int, int]
+    ids: npt.NDArray[np.int64]
+    vectors: Vectors  # [N, D]
+    added: npt.NDArray[np.int64]
+    removed: npt.NDArray[np.int64]
+
+
+class SqliteArms:
+    def __init__(self, matrix_bytes: int = MATRIX_BYTES) -> None:
+        self._matrices: LRUCache[tuple[str, str], _Matrix] = LRUCache(
+            matrix_bytes, getsizeof=lambda it: it.vectors.nbytes
+        )
+        self._lock = threading.Lock()
+
+    def prepare(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS passage_words USING fts5(store, heading, text,"
+            " content='passages', content_rowid='id', tokenize='porter unicode61')"
+        )
+        connection.exec_driver_sql(
+            "CREATE TABLE IF NOT EXISTS passage_vectors (id INTEGER PRIMARY KEY, vector BLOB)"
+        )
+
+    def add(self, connection: sa.Connection, ids: Sequence[int], vectors: Vectors | None) -> None:
+        each = [(passage,) for passage in ids]
+        connection.exec_driver_sql(
+            "INSERT INTO passage_words (rowid, store, heading, text)"
+            " SELECT id, store, heading, text FROM passages WHERE id = ?", each
+        )  # fmt: skip
+        if vectors is not None:
+            blobs = [(i, row.tobytes()) for i, row in zip(ids, vectors, strict=True)]
+            connection.exec_driver_sql("INSERT INTO passage_vectors VALUES (?, ?)", blobs)
+
+    def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        each = [(passage,) for passage in ids]
+        connection.exec_driver_sql(
+            "INSERT INTO passage_words (passage_words, rowid, store, heading, text)"
+            " SELECT 'delete', id, store, heading, text FROM passages WHERE id = ?", each
+        )  # fmt: skip
+        connection.exec_driver_sql("DELETE FROM passage_vectors WHERE id = ?", each)
+
+    def by_words(
+        self, connection: sa.Connection, scope: Scope, question: str, limit: int
+    ) -> dict[int, float]:
+        words = " OR ".join(f'"{word}"' for word in words_of(question))
+        if not words:
+            return {}
+        found = sa.table("passage_words", sa.column("rowid", sa.Integer))
+        # The store's own word narrows what is looked at and weighs nothing.
+        score: sa.ColumnElement[float] = sa.literal_column("bm25(passage_words, 0.0, 1.0, 1.0)")
+        query = (
+            sa.select(found.c.rowid, score)
+            .select_from(seen_from(found, found.c.rowid))
+            .where(sa.text("passage_words MATCH :match"), scope.visible)
+            .order_by(score, found.c.rowid)
+            .limit(limit)
+        )
+        match = {"match": f'store : "{word_of(scope.store)}" AND {{heading text}} : ({words})'}
+        return {row[0]: -row[1] for row in connection.execute(query, match)}
+
+    def by_meaning(
+        self, connection: sa.Connection, scope: Scope, vector: Vectors, limit: int
+    ) -> dict[int, float]:
+        matrix = self._matrix(connection, scope)
+        is_seen = (matrix.added <= scope.snapshot) & (matrix.removed > scope.snapshot)
+        if scope.where is not None:
+            is_seen &= np.isin(matrix.ids, self._passing(connection, scope))
+        scores = np.where(is_seen, matrix.vectors @ vector, -np.inf)
+        count = min(limit, int(is_seen.sum()))
+        if not count:
+            return {}
+        best = np.argpartition(-scores, count - 1)[:count]
+        order = best[np.lexsort((matrix.ids[best], -scores[best]))]
+        return dict(zip(matrix.ids[order].tolist(), scores[order].tolist(), strict=True))
+
+    def _passing(self, connection: sa.Connection, scope: Scope) -> list[int]:
+        query = sa.select(passages.c.id).select_from(
+            passages.join(documents, documents.c.id == passages.c.document).join(
+                vector_stores, vector_stores.c.id == documents.c.store
+            )
+        )
+        return list(connection.scalars(query.where(scope.visible)))
+
+    def _matrix(self, connection: sa.Connection, scope: Scope) -> _Matrix:
+        key = (scope.tenant, scope.store)
+        with self._lock:  # two threads that miss would both read it all
+            matrix = self._matrices.get(key)
+            if matrix is None or matrix.version != scope.version:
+                matrix = self._load(connection, scope)
+                if matrix.vectors.nbytes <= self._matrices.maxsize:
+                    self._matrices[key] = matrix
+        return matrix
+
+    def _load(self, connection: sa.Connection, scope: Scope) -> _Matrix:
+        vectors = sa.table(
+            "passage_vectors", sa.column("id", sa.Integer), sa.column("vector", sa.LargeBinary)
+        )
+        query = (
+            sa.select(vectors.c.id, vectors.c.vector, documents.c.added, documents.c.removed)
+            .select_from(seen_from(vectors, vectors.c.id))
+            .where(
+                vector_stores.c.id == scope.store,
+                vector_stores.c.tenant == scope.tenant,
+                documents.c.added.is_not(None),
+            )
+            .order_by(vectors.c.id)
+        )
+        rows = connection.execute(query).all()
+        forever = np.iinfo(np.int64).max
+        return _Matrix(
+            scope.version,
+            np.array([row[0] for row in rows], np.int64),
+            np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), -1)
+            if rows else np.zeros((0, 0), np.float32),
+            np.array([row[2] for row in rows], np.int64),
+            np.array([forever if row[3] is None else row[3] for row in rows], np.int64),
+        )  # fmt: skip
+
+
+class _Vector(sa.types.UserDefinedType[Any]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "vector"
+
+
+_SEARCH = sa.table(
+    "passage_search", sa.column("id", sa.BigInteger), sa.column("words"), sa.column("vector")
+)
+
+
+class PostgresArms:
+    def prepare(self, connection: sa.Connection) -> None:
+        if connection.scalar(sa.text("SELECT to_regclass('passage_search')")) is not None:
+            return
+        known = sa.text("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'")
+        if not connection.scalar(known):
+            raise Unavailable("vector stores on PostgreSQL need its extension pgvector")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+        for statement in (
+            "CREATE EXTENSION IF NOT EXISTS vector",
+            "CREATE TABLE IF NOT EXISTS passage_search (id bigint PRIMARY KEY"
+            " REFERENCES passages ON DELETE CASCADE, words tsvector NOT NULL, vector vector)",
+            "CREATE INDEX IF NOT EXISTS ix_passage_search ON passage_search USING gin (words)",
+        ):
+            connection.exec_driver_sql(statement)
+
+    def add(self, connection: sa.Connection, ids: Sequence[int], vectors: Vectors | None) -> None:
+        texts = [None] * len(ids) if vectors is None else [_literal(row) for row in vectors]
+        connection.execute(
+            sa.text(
+                "INSERT INTO passage_search"
+                " SELECT id, to_tsvector('english', heading || ' ' || text),"
+                " CAST(:vector AS vector) FROM passages WHERE id = :id"
+            ),
+            [{"id": i, "vector": text} for i, text in zip(ids, texts, strict=True)],
+        )
+
+    def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        """They leave with their passages."""
+
+    def by_words(
+        self, connection: sa.Connection, scope: Scope, question: str, limit: int
+    ) -> dict[int, float]:
+        words = " or ".join(words_of(question))
+        asked = sa.func.websearch_to_tsquery(sa.literal_column("'english'"), words)
+        score = sa.func.ts_rank_cd(_SEARCH.c.words, asked, 1)
+        return self._best(connection, scope, _SEARCH.c.words.op("@@")(asked), score, limit)
+
+    def by_meaning(
+        self, connection: sa.Connection, scope: Scope, vector: Vectors, limit: int
+    ) -> dict[int, float]:
+        given = sa.cast(sa.literal(_literal(vector)), _Vector)
+        score: sa.ColumnElement[float] = 1 - _SEARCH.c.vector.op("<=>", return_type=sa.Double())(
+            given
+        )
+        return self._best(connection, scope, _SEARCH.c.vector.is_not(None), score, limit)
+
+    def _best(
+        self,
+        connection: sa.Connection,
+        scope: Scope,
+        where: sa.ColumnElement[bool],
+        score: sa.ColumnElement[float],
+        limit: int,
+    ) -> dict[int, float]:
+        query = (
+            sa.select(_SEARCH.c.id, score.label("score"))
+            .select_from(seen_from(_SEARCH, _SEARCH.c.id))
+            .where(where, scope.visible)
+            .order_by(sa.desc("score"), _SEARCH.c.id)
+            .limit(limit)
+        )
+        return {row[0]: float(row[1]) for row in connection.execute(query)}
+
+
+def _literal(vector: Vectors) -> str:
+    return str(vector.tolist())
+
+
+def arms_for(engine: sa.Engine) -> Arms:
+    return PostgresArms() if engine.dialect.name == "postgresql" else SqliteArms()

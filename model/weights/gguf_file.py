@@ -48,14 +48,8 @@ def load_gguf(path: Path) -> Checkpoint:
 def _config(fields: Settings, tensors: Mapping[str, Tensor]) -> NetworkConfig:
     D, heads = fields["llama.embedding_length"], fields["llama.attention.head_count"]
     head_dim = fields.get("llama.attention.key_length", D // heads)
-    fields.require(
-        {
-            "llama.attention.value_length": head_dim,
-            "llama.rope.dimension_count": head_dim,
-            "llama.rope.scaling.type": "none",  # what Llama 3 needs is in rope_freqs
-            "llama.expert_count": 0,
-        }
-    )
+    fields.require({"llama.attention.value_length": head_dim, "llama.expert_count": 0})
+    fields.require({"llama.rope.dimension_count": head_dim, "llama.rope.scaling.type": "none"})
     if "token_embd.weight" not in tensors:
         raise MissingTensor(f"{fields.source} has no token_embd.weight")
     return NetworkConfig(

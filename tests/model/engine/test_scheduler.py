@@ -171,7 +171,9 @@ class Narrow(FakeRunner):
 
 
 @settings(max_examples=100)
-@example([(0, 20, 30, 1, ""), (0, 21, 30, 1, "x"), (2, 5, 47, 1, "y")], 13, 16, True, 30, (2, 5))
+@example([(0, 1, 51, 1, "")], 20, 16, True, 30, (2, 5))  # guesses up to the end of the context
+# who has made a guess is preempted
+@example([(0, 25, 22, 1, ""), (0, 2, 20, 1, "x"), (0, 5, 25, 1, "y")], 13, 16, True, 30, (2, 5))
 @given(
     requests, st.integers(13, 40), st.sampled_from([1, 3, 16]), st.booleans(), st.integers(1, 30),
     st.sampled_from([(258, 0), (258, 3), (2, 5)]),

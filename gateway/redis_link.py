@@ -24,12 +24,14 @@ CONNECTIONS = 64
 log = logging.getLogger(__name__)
 
 
-class RedisSilent(Exception):  # noqa: N818 - a state of the world, not a mistake
-    """No answer in time. `retry_after_s` [s]: when asking makes sense again."""
+class RedisSilent(Exception):
+    """No answer in time. `retry_after_s` [s]: when asking makes sense again. `was_asked`: Redis may
+    have done it all the same."""
 
-    def __init__(self, retry_after_s: float) -> None:
+    def __init__(self, retry_after_s: float, was_asked: bool) -> None:
         super().__init__("redis does not answer")
         self.retry_after_s = retry_after_s
+        self.was_asked = was_asked
 
 
 class Script:
@@ -41,7 +43,11 @@ class Script:
 
 
 class RedisLink:
-    """`timeout_s` [s] bounds every call, with its connect and its wait for a connection."""
+    """`timeout_s` [s] bounds every call, with its connect and its wait for a connection.
+
+    A call that is late, or whose caller has left, ends by itself: redis-py loses connections that
+    are cancelled in the wrong moment.
+    """
 
     def __init__(
         self,
@@ -54,23 +60,25 @@ class RedisLink:
         self._clock = clock
         self._failures = 0
         self._closed_until = 0.0
+        self._calls: set[asyncio.Task[Any]] = set()
         self.num_silent = 0  # calls without an answer, for the metrics
 
     @classmethod
     def open(cls, url: str, timeout_s: float) -> Self:
-        """Connects when first asked. The deadline is ours alone, so redis-py neither waits for a
-        socket nor tries twice."""
+        """Connects when first asked."""
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=None,
-            socket_timeout=None,
-            socket_connect_timeout=None,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
         )
         return cls(Redis.from_pool(pool), timeout_s)
 
     async def aclose(self) -> None:
+        while self._calls:
+            await asyncio.wait(self._calls)
         await self._client.aclose()
 
     @property
@@ -81,16 +89,21 @@ class RedisLink:
         """Raises RedisSilent, and NoScriptError for a script that Redis does not have."""
         now = self._clock()
         if now < self._closed_until:
-            raise RedisSilent(self._closed_until - now)
+            raise RedisSilent(self._closed_until - now, was_asked=False)
         if self._failures >= FAILURES:
             self._closed_until = now + COOLDOWN_S  # for the others, while this one probes
+        call = asyncio.ensure_future(self._client.execute_command(*command))  # type: ignore[no-untyped-call]
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+        await asyncio.wait((call,), timeout=self._timeout_s)
+        if not call.done():
+            raise self._failed(TimeoutError())
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            answer = call.result()
         except NoScriptError:
             self._answered()
             raise
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError) as error:
             raise self._failed(error) from error
         self._answered()
         return answer
@@ -102,6 +115,11 @@ class RedisLink:
         except NoScriptError:
             return await self.call("EVAL", script.source, len(keys), *keys, *args)
 
+    def _ended(self, call: "asyncio.Task[Any]") -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # seen, also when nobody waits any more
+
     def _answered(self) -> None:
         self._failures = 0
         self._closed_until = 0.0
@@ -110,8 +128,8 @@ class RedisLink:
         self._failures += 1
         self.num_silent += 1
         if self._failures < FAILURES:
-            return RedisSilent(self._timeout_s)
+            return RedisSilent(self._timeout_s, was_asked=True)
         if self._failures == FAILURES:
             log.warning("redis does not answer: %s", type(error).__name__)
         self._closed_until = self._clock() + COOLDOWN_S
-        return RedisSilent(COOLDOWN_S)
+        return RedisSilent(COOLDOWN_S, was_asked=True)

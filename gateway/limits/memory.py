@@ -176,11 +176,11 @@ class MemoryLimiter:
     async def renew(self, grant: Grant) -> bool:
         now = self._clock_ms()
         until = now + int(grant.lease_s * 1000)
-        cells = [
-            self._cells.get((demand.subject, demand.rule.kind, window))
-            for demand, window in zip(grant.demands, grant.windows, strict=True)
-        ]
-        renewed = [cell.renew(grant.id, now, until) for cell in cells if cell]
+        renewed = []
+        for demand, window in zip(grant.demands, grant.windows, strict=True):
+            kind = demand.rule.kind
+            cell = self._cells.get((demand.subject, kind, window))
+            renewed.append(cell.renew(grant.id, now, until) if cell else kind in BUCKETS)
         return all(renewed)
 
     async def aclose(self) -> None:

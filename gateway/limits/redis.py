@@ -96,14 +96,16 @@ class RedisLimiter:
 
     async def aclose(self) -> None:
         """Wait for what is under way and tell what Redis has not heard, if it listens."""
-        await asyncio.gather(*self._tasks)
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._tell()
 
     async def _reserve(self, draft: Grant) -> Grant | Refusal:
         try:
             status, reply = await self._ask(draft)
         except RedisSilent as silence:
-            self._unheard.append((draft, NOTHING))
+            if silence.was_asked:
+                self._unheard.append((draft, NOTHING))
             return await self._reserve_alone(draft, silence.retry_after_s)
         if self._unheard:
             self._spawn(self._tell())

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
+    from gateway.prompt_file import Prompt
     from gateway.routing.attempts import Attempt
     from gateway.upstream import Target
 
-Route = Literal["chat", "completions", "embeddings"]
+Route = Literal["chat", "responses", "completions", "embeddings"]
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     families: frozenset[str] = frozenset()
     limits: str = ""  # the key's limit class; empty = the server's
+
+
+class PromptRef(msgspec.Struct, forbid_unknown_fields=True):
+    """A prompt that a request names, in the shape of OpenAI's stored ones."""
+
+    id: str
+    version: str | None = None
+    label: str | None = None
+    variables: dict[str, Any] | None = None
 
 
 class Usage(msgspec.Struct):
@@ -48,12 +58,17 @@ class Call:
     wants_usage: bool = False  # the client asked for the usage event itself
     max_tokens: int | None = None  # what the client asks for
     num_choices: int = 1
+    asked_prompt: PromptRef | None = None
     principal: Principal = field(default_factory=Principal)
     family: str = ""
     release: str = ""
     picked_by: str = ""  # rule, pin, sticky or weight
+    prompt: "Prompt | None" = None
+    variables: dict[str, Any] = field(default_factory=dict)  # the values of its inputs
+    context: str = ""  # the passages found for it, packed
+    messages: list[dict[str, Any]] | None = None  # what it makes of the client's
     prompt_tokens: int = 0  # an estimate, where a rule of the family asks for it
-    bound_tokens: int = 0  # no tokenizer makes more of the client's text
+    bound_tokens: int = 0  # no tokenizer makes more of what is sent
     reply_headers: list[tuple[str, str]] = field(default_factory=list)
     attempts: "list[Attempt]" = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)

@@ -8,8 +8,8 @@ of the call and of what requests share; it raises GatewayError to end the reques
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from gateway import releases
-from gateway.admit import admit
+from gateway import prompts, releases
+from gateway.admit import Admitted
 from gateway.call import Call
 from gateway.plan import make_plan
 from gateway.relay import Relay
@@ -22,7 +22,9 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
     setup = state.setup
     relay = Relay(call)
     await releases.pick(call, setup, state.mirror)
-    async with admit(call, setup, state):
+    prompts.pick(call, setup, state.mirror)
+    async with Admitted(call, setup, state):
+        await prompts.render(call, setup, state.renderer)
         plan = make_plan(call, setup, state.local)
         async with aclosing(attempts.run(plan, state.pool, call.attempts)) as answers:
             async for frames in answers:

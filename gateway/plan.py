@@ -25,6 +25,7 @@ from gateway.upstream import Target, UpstreamError
 
 PATHS = {
     "chat": "/chat/completions",
+    "responses": "/chat/completions",
     "completions": "/completions",
     "embeddings": "/embeddings",
 }
@@ -69,10 +70,18 @@ def _standing(names: tuple[str, ...], setup: Setup, local: LocalModel | None) ->
 
 
 def upstream_body(call: Call, release: Release) -> dict[str, Any]:
-    """The client's fields over the release's defaults; what nobody reads here passes untouched."""
+    """The client's fields over the release's defaults, and these over its prompt's.
+
+    What nobody reads here passes untouched.
+    """
     if call.route == "embeddings":
         return call.body
-    body = {**release.sampling, **call.body}
+    own = call.prompt.front.sampling if call.prompt else {}
+    body = {**own, **release.sampling, **call.body}
+    if call.messages is not None:
+        body["messages"] = call.messages
+    if call.route != "completions":
+        body.pop("prompt", None)
     if call.max_tokens is None and "max_tokens" not in release.sampling:
         body["max_tokens"] = release.default_max_tokens
     if call.stream:

@@ -25,17 +25,18 @@ LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they c
 PRODUCTION = "production"
 
 
-def fingerprint(config: Config, name: str) -> str:
+def fingerprint(setup: Setup, name: str) -> str:
     """Changes with whatever may change an answer of this release."""
-    release = config.releases[name]
+    release = setup.config.releases[name]
     what = {k: v for k, v in msgspec.structs.asdict(release).items() if k not in LIFECYCLE}
-    what["model"] = config.upstreams[release.upstream].model
+    what["model"] = setup.config.upstreams[release.upstream].model
+    what["prompt"] = setup.prompts[release.prompt].hash if release.prompt else ""
     return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
 
 
-def changed(old: Config, new: Config) -> list[str]:
+def changed(old: Setup, new: Setup) -> list[str]:
     """Releases of the same name that are not the same: a reason to refuse `new`."""
-    both = old.releases.keys() & new.releases.keys()
+    both = old.config.releases.keys() & new.config.releases.keys()
     return sorted(name for name in both if fingerprint(old, name) != fingerprint(new, name))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gateway.call import Call, Principal, Route
+from gateway.call import Call, Principal, PromptRef, Route
 from gateway.errors import BadRequest
 from model.protocol.errors import InvalidRequest
 from model.protocol.shapes import Count, Positive, Prompt, StreamOptions, read_object, read_shape
@@ -25,6 +25,7 @@ class Fields(msgspec.Struct):
 
 class ChatFields(Fields, kw_only=True):
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    prompt: PromptRef | None = None
 
 
 class CompletionFields(Fields, kw_only=True):
@@ -62,4 +63,6 @@ def read_call(
                 raise BadRequest("'stream_options' needs 'stream'", param="stream_options")
         call.max_tokens = fields.max_completion_tokens or fields.max_tokens
         call.num_choices = fields.n or 1
+    if isinstance(fields, ChatFields):
+        call.asked_prompt = fields.prompt
     return call

@@ -1,6 +1,5 @@
 """POST /v1/embeddings."""
 
-import asyncio
 import base64
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from model.protocol.answers import Embedding, EmbeddingList, Usage
 from model.protocol.shapes import EmbeddingRequest
 from model.server.errors import BadRequest, ContextTooLong
-from model.server.prompts import INLINE_CHARS, listed
+from model.server.prompts import listed, off_loop_if_long
 from model.server.replies import json_response
 from model.server.served import Call, Served, no_such_model
 
@@ -45,9 +44,7 @@ async def encode_all(
     def encode() -> list[list[int]]:
         return [_encode(served, text, truncate, f"{param}[{i}]") for i, text in enumerate(texts)]
 
-    if sum(map(len, texts)) <= INLINE_CHARS:
-        return encode()
-    return await asyncio.to_thread(encode)
+    return await off_loop_if_long(encode, sum(map(len, texts)))
 
 
 def _encode(served: Served, text: str | list[int], truncate: int | None, param: str) -> list[int]:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from model.protocol.answers import ModelCard, ModelList
 from model.protocol.shapes import ChatRequest, TokenIds
 from model.server.errors import BadRequest, ServerError
-from model.server.prompts import chat_prompt, encode
+from model.server.prompts import chat_prompt, off_loop_if_long
 from model.server.replies import json_response
 from model.server.served import Call, Served, no_such_model
 
@@ -74,7 +74,8 @@ async def tokenize(call: Call) -> Response:
         ids = await chat_prompt(served, request, call.body)
     else:
         request = _read(call, TokenizeRequest)
-        ids = await encode(served, request.prompt, request.add_special_tokens is not False)
+        text, adds = request.prompt, request.add_special_tokens is not False
+        ids = await off_loop_if_long(lambda: served.tokenizer.encode(text, adds), len(text))
     reply: dict[str, Any] = {"count": len(ids), "max_model_len": served.config.max_model_len}
     reply["tokens"] = ids
     if request.return_token_strs:

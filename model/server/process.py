@@ -87,8 +87,7 @@ class Process:
         if self.state.served is None:
             os._exit(self.status)  # a thread that loads or downloads cannot be told to stop
         loading.cancel()
-        self.state.served.worker.close()
-        self.state.served.renderer.close()
+        await asyncio.to_thread(self.state.served.close)
         return self.status
 
     async def _load(self) -> None:

@@ -7,11 +7,15 @@ so there control tokens count.
 
 import asyncio
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from model.protocol.shapes import ChatRequest, Json, Message, Prompt
 from model.server.errors import BadRequest, ContextTooLong
 from model.server.served import Served
 from model.server.tools import announce, offered_tools, with_objects
+
+T = TypeVar("T")
 
 INLINE_CHARS = 4096  # longer texts are tokenised in a thread of their own
 MARK = re.compile("\ue000(\\d+)\ue001")  # stands for a control token's text while rendering
@@ -21,61 +25,75 @@ async def chat_prompt(served: Served, request: ChatRequest, body: Json) -> list[
     """The rendered conversation as ids."""
     if served.chat_template is None:
         raise BadRequest(f"the model '{served.name}' has no chat template", "messages")
-    found: list[str] = []  # texts of control tokens in messages, by the number in their mark
+    if request.continue_final_message and request.add_generation_prompt:
+        message = "'continue_final_message' excludes 'add_generation_prompt'"
+        raise BadRequest(message, "continue_final_message")
+    return await asyncio.to_thread(_chat_ids, served, served.chat_template, request, body)
+
+
+def _chat_ids(served: Served, template: str, request: ChatRequest, body: Json) -> list[int]:
+    marked: list[str] = []  # texts of control tokens in messages, by the number in their mark
 
     def mark(match: re.Match[str]) -> str:
-        found.append(match.group())
-        return f"\ue000{len(found) - 1}\ue001"
+        marked.append(match.group())
+        return f"\ue000{len(marked) - 1}\ue001"
 
     messages = [
-        {**raw, "role": _role(message), "content": served.special_texts.sub(mark, text)}
+        {
+            **raw,
+            "role": _role(message),
+            "content": served.special_texts.sub(mark, _text(message, i)),
+        }
         for i, (raw, message) in enumerate(zip(body["messages"], request.messages, strict=True))
-        for text in [_text(message, i)]
     ]
+    text = _render(served, template, request, messages, body.get("tools") or [])
+    ids: list[int] = []
+    for i, piece in enumerate(MARK.split(text)):
+        if i % 2:
+            token_text = marked[int(piece)] if int(piece) < len(marked) else piece
+            ids += served.tokenizer.encode(token_text, allow_special=False)
+        else:
+            ids += served.tokenizer.encode(piece, bool(request.add_special_tokens) and i == 0)
+    return fit(served, ids, request.truncate_prompt_tokens, "messages")
+
+
+def _render(
+    served: Served, template: str, request: ChatRequest, messages: list[Json], tools: list[Json]
+) -> str:
     names = {tool.function.name for tool in offered_tools(request)}
-    offered = [tool for tool in body.get("tools") or () if tool["function"]["name"] in names]
-    if "tools" in served.chat_template:
+    offered = [tool for tool in tools if tool["function"]["name"] in names]
+    if "tools" in template:
         messages = [with_objects(message) for message in messages]
     elif offered:
         messages = announce(messages, offered)
     continues = bool(request.continue_final_message)
-    if continues and request.add_generation_prompt:
-        message = "'continue_final_message' excludes 'add_generation_prompt'"
-        raise BadRequest(message, "continue_final_message")
+    tokenizer = served.tokenizer
     variables = (request.chat_template_kwargs or {}) | {
         "messages": messages,
         "tools": offered or None,
         "documents": None,
         "add_generation_prompt": request.add_generation_prompt is not False and not continues,
-        "bos_token": _token(served, served.tokenizer.bos_id),
-        "eos_token": _token(served, served.tokenizer.eos_id),
+        "bos_token": "" if tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id),
+        "eos_token": "" if tokenizer.eos_id is None else tokenizer.token_text(tokenizer.eos_id),
     }
-    text = await served.renderer.render_async(served.chat_template, variables, strict=False)
-    if continues:
-        text = _up_to(text, str(messages[-1]["content"]))
-    ids: list[int] = []
-    for i, piece in enumerate(MARK.split(text)):
-        if i % 2:
-            token_text = found[int(piece)] if int(piece) < len(found) else piece
-            ids += await encode(served, token_text, False, allow_special=False)
-        else:
-            ids += await encode(served, piece, bool(request.add_special_tokens) and i == 0)
-    return fit(served, ids, request.truncate_prompt_tokens, "messages")
+    text = served.renderer.render(template, variables, strict=False)
+    return _up_to(text, str(messages[-1]["content"])) if continues else text
 
 
 async def text_prompts(
     served: Served, prompt: Prompt, adds_special: bool, truncate: int | None
 ) -> list[list[int]]:
     """The ids of each prompt: one text, several, one list of ids, or several."""
-    return [
-        fit(
-            served,
-            await encode(served, one, adds_special) if isinstance(one, str) else one,
-            truncate,
-            "prompt",
-        )
-        for one in listed(prompt, "prompt")
-    ]
+    texts = listed(prompt, "prompt")
+
+    def encode() -> list[list[int]]:
+        return [
+            served.tokenizer.encode(one, adds_special) if isinstance(one, str) else one
+            for one in texts
+        ]
+
+    ids = await off_loop_if_long(encode, sum(map(len, texts)))
+    return [fit(served, one, truncate, "prompt") for one in ids]
 
 
 def listed(prompt: Prompt, param: str) -> list[str | list[int]]:
@@ -90,13 +108,9 @@ def listed(prompt: Prompt, param: str) -> list[str | list[int]]:
     return [one for one in prompt if not isinstance(one, int)]
 
 
-async def encode(
-    served: Served, text: str, adds_special: bool, allow_special: bool = True
-) -> list[int]:
-    """Token ids; a long text does not hold up the event loop."""
-    if len(text) <= INLINE_CHARS:
-        return served.tokenizer.encode(text, adds_special, allow_special)
-    return await asyncio.to_thread(served.tokenizer.encode, text, adds_special, allow_special)
+async def off_loop_if_long(work: Callable[[], T], num_chars: int) -> T:
+    """work(), in a thread of its own if there is much to do."""
+    return work() if num_chars <= INLINE_CHARS else await asyncio.to_thread(work)
 
 
 def fit(served: Served, ids: list[int], truncate: int | None, param: str) -> list[int]:
@@ -129,10 +143,6 @@ def _text(message: Message, i: int) -> str:
 def _role(message: Message) -> str:
     """Templates know the role `developer` by its older name."""
     return "system" if message.role == "developer" else message.role
-
-
-def _token(served: Served, token_id: int | None) -> str:
-    return "" if token_id is None else served.tokenizer.token_text(token_id)
 
 
 def _up_to(text: str, content: str) -> str:

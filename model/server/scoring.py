@@ -15,7 +15,7 @@ from starlette.responses import Response
 from model.engine.sequence import Request, SamplingParams
 from model.server.embeddings import encode_all
 from model.server.errors import BadRequest
-from model.server.prompts import encode, fit
+from model.server.prompts import fit, off_loop_if_long
 from model.server.replies import Answers, json_response
 from model.server.served import Call
 
@@ -114,25 +114,29 @@ async def _cosines(call: Call, pairs: list[tuple[str, str]], truncate: int | Non
 
 
 async def _likelihoods(call: Call, pairs: list[tuple[str, str]], truncate: int | None) -> Scores:
-    served, jobs, lengths = call.served, [], []
-    for query, document in pairs:
-        asked = await encode(served, f"\n{query}", adds_special=False)
-        read = fit(served, await encode(served, document, adds_special=True), truncate, "text_2")
-        if not asked:
-            raise BadRequest("the query is empty", "query")
-        jobs.append(fit(served, read + asked, None, "text_2"))
-        lengths.append(len(asked))
+    served, tokenizer = call.served, call.served.tokenizer
+
+    def encode() -> list[tuple[list[int], int]]:
+        """(document and query, length of the query) in ids"""
+        jobs = []
+        for query, document in pairs:
+            asked = tokenizer.encode(f"\n{query}")
+            read = fit(served, tokenizer.encode(document, True), truncate, "text_2")
+            jobs.append((fit(served, read + asked, None, "text_2"), len(asked)))
+        return jobs
+
+    jobs = await off_loop_if_long(encode, sum(len(a) + len(b) for a, b in pairs))
     first_id = served.worker.free_id(f"score-{call.id}")
     requests = [
         Request(id=f"{first_id}-{i}" if i else first_id, prompt_ids=ids, params=SCORE_ONLY)
-        for i, ids in enumerate(jobs)
+        for i, (ids, _) in enumerate(jobs)
     ]
     answers = Answers()
     async with served.worker.answers(requests) as outputs:
         await answers.take_all(outputs)
     scores = []
-    for request, length in zip(requests, lengths, strict=True):
+    for request, (_, length) in zip(requests, jobs, strict=True):
         scored = (answers[request.id, 0].prompt_logprobs or [])[-length:]
         mean = sum(one.logprob for one in scored if one is not None) / length
         scores.append(math.exp(mean))
-    return scores, sum(map(len, jobs))
+    return scores, sum(len(ids) for ids, _ in jobs)

@@ -57,6 +57,11 @@ class Served:
         texts = [self.tokenizer.token_text(i) for i in sorted(self.tokenizer.special_ids)]
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
+    def close(self) -> None:
+        """End the thread, after its current step, and the renderer's process."""
+        self.worker.close()
+        self.renderer.close()
+
     def check_model(self, name: str) -> None:
         """Raises NotFound unless `name` is the chat model."""
         if name != self.name:

@@ -60,8 +60,7 @@ def running(**settings: object) -> Iterator[Running]:
         state.served = await load(Settings(**settings))
         ready.set()
         await server.serve(sockets=[listener])
-        state.served.worker.close()
-        state.served.renderer.close()
+        await asyncio.to_thread(state.served.close)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()

@@ -5,8 +5,7 @@ Which limits hold for a request is decided here; how they count is `limits`', wh
 is `ledger`'s.
 """
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.budgets import over_soft, with_budgets
 from gateway.call import Call
@@ -31,28 +30,35 @@ from gateway.store.usage import Row
 from gateway.upstream import UpstreamError
 
 
-@contextlib.asynccontextmanager
-async def admit(call: Call, setup: Setup, state: State) -> AsyncIterator[None]:
-    """Raises RateLimited before anything is spent; an upstream's failure leaves it as an answer."""
-    grant, row = await _reserve(call, setup, state)
-    try:
-        yield
-        call.outcome = "ok"
-    except UpstreamError as error:
-        answer = as_answer(error)
-        call.outcome = answer.code or answer.type
-        raise answer from error
-    except GatewayError as error:
-        call.outcome = error.code or error.type
-        raise
-    finally:
-        if call.outcome == "running":
+class Admitted:
+    """Leave to go on, to be settled at the end of `async with`."""
+
+    def __init__(self, call: Call, setup: Setup, state: State) -> None:
+        self._call = call
+        self._setup = setup
+        self._state = state
+
+    async def __aenter__(self) -> None:
+        """Raises RateLimited and its like before anything is spent."""
+        self._grant, self._row = await _reserve(self._call, self._setup, self._state)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """An upstream's failure leaves as what the client hears of it."""
+        call, state = self._call, self._state
+        answer = as_answer(error) if isinstance(error, UpstreamError) else error
+        if answer is None:
+            call.outcome = "ok"
+        elif isinstance(answer, GatewayError):
+            call.outcome = answer.code or answer.type
+        elif call.outcome == "running":
             call.outcome = "cancelled"
         cost = charge(call)
-        state.ledger.settle(row, call, cost)
+        state.ledger.settle(self._row, call, cost)
         state.metrics.observe(call, cost)
         used = Amounts(tokens=call.usage.prompt + call.usage.completion, cost=cost)
-        await state.admission.settle(grant, used)
+        await state.admission.settle(self._grant, used)
+        if answer is not None and answer is not error:
+            raise answer from error
 
 
 async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:

@@ -71,7 +71,7 @@ class Model:
         raw = await read_body(scope, receive, server)
         call = read_call(self.route, scope["request_id"], raw, scope["fields"], scope["principal"])
         scope["call"] = call
-        exchange = Exchange(call, receive, send, server)
+        exchange = Exchange(call, scope, receive, send)
         state.exchanges.add(exchange)
         try:
             await exchange.answer(chat.answer(call, state))
@@ -106,7 +106,6 @@ async def ready(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     state: State = request.app.state
-    state.metrics.in_flight.set(len(state.exchanges))
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

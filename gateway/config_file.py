@@ -96,26 +96,36 @@ def _hook(kind: type, value: Any) -> Any:
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Names that nothing answers to and values that exclude each other: path, complaint."""
+    for path, section, name in _references(config):
+        if name and name not in getattr(config, section):
+            yield path, f"there is no {section}.{name}"
     for name, upstream in config.upstreams.items():
         yield from _in_upstream(config, f"upstreams.{name}", upstream)
-    for name, release in config.releases.items():
-        if release.family not in config.families:
-            yield f"releases.{name}.family", f"no family {release.family!r}"
-        if release.upstream not in config.upstreams:
-            yield f"releases.{name}.upstream", f"no upstream {release.upstream!r}"
-        if release.index and release.index not in config.indexes:
-            yield f"releases.{name}.index", f"no index {release.index!r}"
     for name, family in config.families.items():
         yield from _in_family(config, name, family)
     for name, key in config.keys.items():
         if bool(key.sha256) == bool(key.env):
             yield f"keys.{name}", "needs either sha256 or env"
-    for path, family_name in _named_families(config):
-        if family_name and family_name not in config.families:
-            yield path, f"no family {family_name!r}"
-    for path, limits in _named_limits(config):
-        if limits and limits not in config.limits:
-            yield path, f"no limit class {limits!r}"
+
+
+def _references(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Every mention of a name: where, the section that must have it, the name ("" = none)."""
+    yield "server.limits", "limits", config.server.limits
+    yield "server.key_limits", "limits", config.server.key_limits
+    yield "retrieval.embedder", "families", config.retrieval.embedder
+    for name, key in config.keys.items():
+        yield f"keys.{name}.limits", "limits", key.limits
+    for name, index in config.indexes.items():
+        yield f"indexes.{name}.rerank", "families", index.rerank
+    for name, release in config.releases.items():
+        yield f"releases.{name}.family", "families", release.family
+        yield f"releases.{name}.upstream", "upstreams", release.upstream
+        yield f"releases.{name}.index", "indexes", release.index
+    for name, family in config.families.items():
+        yield f"families.{name}.limits", "limits", family.limits
+        yield f"families.{name}.context_fallback", "upstreams", family.context_fallback
+        for upstream in family.fallbacks:
+            yield f"families.{name}.fallbacks", "upstreams", upstream
 
 
 def _in_upstream(config: Config, path: str, upstream: Upstream) -> Iterator[tuple[str, str]]:
@@ -140,21 +150,6 @@ def _in_family(config: Config, name: str, family: Family) -> Iterator[tuple[str,
     for target in [*family.weights, *(rule.use for rule in family.rules)]:
         if target not in mine | family.labels.keys():
             yield path, f"neither label nor release: {target!r}"
-    for target in [*family.fallbacks, *filter(None, [family.context_fallback])]:
-        if target not in config.upstreams:
-            yield path, f"no upstream {target!r}"
-
-
-def _named_families(config: Config) -> Iterator[tuple[str, str]]:
-    yield "retrieval.embedder", config.retrieval.embedder
-    yield from ((f"indexes.{name}.rerank", it.rerank) for name, it in config.indexes.items())
-
-
-def _named_limits(config: Config) -> Iterator[tuple[str, str]]:
-    yield "server.limits", config.server.limits
-    yield "server.key_limits", config.server.key_limits
-    yield from ((f"families.{name}.limits", it.limits) for name, it in config.families.items())
-    yield from ((f"keys.{name}.limits", it.limits) for name, it in config.keys.items())
 
 
 def shown(loaded: Loaded) -> dict[str, dict[str, Any]]:

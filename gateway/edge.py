@@ -27,17 +27,21 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _lost: list[Callable[[], None]]
     _is_in_head = False
     _complaint = (400, "this is not a request of HTTP/1.1")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._lost = []
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self.resume_writing()
         super().connection_lost(exc)
+        for tell in self._lost:
+            tell()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -55,6 +59,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # Cheaper than a task that waits in `receive`, for every request and mostly in vain.
+        self.scope["extensions"] = {"lost": self._lost}  # type: ignore[dict-item]
         self._is_in_head = True
         self._head_bytes = 0
 

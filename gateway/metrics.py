@@ -1,15 +1,18 @@
-"""What Prometheus may know: counters that are lost at a restart. What must be kept is `ledger`'s.
+"""What Prometheus may know: numbers that are lost at a restart. What must be kept is `ledger`'s.
 
 Labels come only from closed sets (routes, outcomes, names in the config), so nobody outside can
-make them grow. The children of a release are bound once.
+make them grow. What every request adds to are plain numbers, told when Prometheus asks; the rest
+are the library's own counters.
 """
 
 import time
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from bisect import bisect_left
+from collections import Counter as Count
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from gateway.call import Call
 from gateway.money import NANO
@@ -17,119 +20,109 @@ from gateway.money import NANO
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of all lines, which nobody reads
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+RELEASE = ("route", "family", "release")
 
 
-class Bound(NamedTuple):
-    """The children of one release on one route."""
+class Times:
+    """A histogram: how many waits ended in each bucket, and how long all of them were."""
 
-    ended: Callable[[str], Counter]  # by outcome
-    seconds: Histogram
-    first_event: Histogram
-    prompt: Counter
-    cached: Counter
-    completion: Counter
-    cost: Counter
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> Sequence[tuple[str, float]]:
+        bounds = [*map(str, SECONDS), "+Inf"]
+        return list(zip(bounds, accumulate(self.counts), strict=True))
+
+
+class Tally:
+    """All requests of one release on one route."""
+
+    def __init__(self) -> None:
+        self.outcomes: Count[str] = Count()
+        self.seconds = Times()
+        self.first_event = Times()
+        self.tokens = {"prompt": 0, "cached": 0, "completion": 0}
+        self.cost = 0  # nano-dollars
 
 
 class Metrics:
     """One registry per process state, so that tests can have several."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self._bound: dict[tuple[str, str, str], Bound] = {}
-        release = ("route", "family", "release")
-        self.requests = Counter(
-            "glassgate_requests", "Finished requests.", (*release, "outcome"), registry=registry
+        self.registry = CollectorRegistry()
+        self._tallies: dict[tuple[str, ...], Tally] = {}
+        self._attempts: Count[tuple[str, str]] = Count()
+        self.registry.register(self)
+        self.refused = self._counter("refused", "Requests answered with an error.", "code")
+        self.soft_budgets = self._counter(
+            "soft_budgets", "Requests let in over a soft budget.", "subject"
         )
-        self.seconds = Histogram(
-            "glassgate_request_seconds",
-            "From the request's last byte to the answer's.",
-            release,
-            buckets=SECONDS,
-            registry=registry,
+        self.heartbeats = self._counter("heartbeats", "Comments sent in a silent stream.")
+        self.reloads = self._counter("config_reloads", "Changes of the config file.", "result")
+        self.local_restarts = self._counter("local_restarts", "Ends of the local model server.")
+        self.local_ready = self._gauge("local_ready", "1 while the local model server answers.")
+        self.in_flight = self._gauge("in_flight", "Requests being answered.")
+        self.waiting = self._gauge("waiting", "Requests that wait for admission.", "family")
+        self.leases_lapsed = self._gauge("leases_lapsed", "Leases that ended under a request.")
+        self.journal_bytes = self._gauge("journal_bytes", "Journal that is not in the store yet.")
+        self.ledger_failures = self._gauge("ledger_failures", "Writes that the store refused.")
+        self.searches = self._counter(
+            "searches", "By mode: hybrid, words (no vectors), fallback (no embedder).", "mode"
         )
-        self.first_event = Histogram(
-            "glassgate_first_event_seconds",
-            "From the request's last byte to the first event of a stream.",
-            release,
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.tokens = Counter(
-            "glassgate_tokens", "Tokens by kind.", (*release, "kind"), registry=registry
-        )
-        self.cost = Counter("glassgate_cost_usd", "US dollars spent.", release, registry=registry)
-        self.attempts = Counter(
-            "glassgate_attempts", "Requests to upstreams.", ("target", "outcome"), registry=registry
-        )
-        self._tried = lru_cache(self.attempts.labels)
-        self.refused = Counter(
-            "glassgate_refused",
-            "Requests that were answered with an error.",
-            ("code",),
-            registry=registry,
-        )
-        self.soft_budgets = Counter(
-            "glassgate_soft_budgets",
-            "Requests let in over a soft budget.",
-            ("subject",),
-            registry=registry,
-        )
-        self.in_flight = Gauge("glassgate_in_flight", "Requests being answered.", registry=registry)
-        self.heartbeats = Counter(
-            "glassgate_heartbeats", "Comments sent while a stream was silent.", registry=registry
-        )
-        self.local_ready = Gauge(
-            "glassgate_local_ready", "1 while the local model server answers.", registry=registry
-        )
-        self.local_restarts = Counter(
-            "glassgate_local_restarts", "Lives of the local model server.", registry=registry
-        )
-        self.searches = Counter(
-            "glassgate_searches",
-            "Searches of vector stores: hybrid, words (no vectors), fallback (no embedder).",
-            ("mode",),
-            registry=registry,
-        )
-        self.ingested = Counter(
-            "glassgate_ingested_passages", "Passages written.", registry=registry
-        )
-        self.reloads = Counter(
-            "glassgate_config_reloads",
-            "Changes of the config file.",
-            ("result",),
-            registry=registry,
-        )
+        self.ingested = self._counter("ingested_passages", "Passages written.")
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"glassgate_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"glassgate_{name}", meaning, labels, registry=self.registry)
 
     def observe(self, call: Call, cost: int) -> None:
         """An admitted request has ended; `cost` in nano-dollars."""
         names = (call.route, call.family, call.release)
-        bound = self._bound.get(names) or self._bind(names)
-        bound.ended(call.outcome).inc()
-        bound.seconds.observe(time.monotonic() - call.started)
-        if call.attempts and call.attempts[-1].ttft is not None:
-            first = call.attempts[-1].started + call.attempts[-1].ttft - call.started
-            bound.first_event.observe(first)
-        usage = call.usage
-        for counter, amount in (
-            (bound.prompt, usage.prompt),
-            (bound.cached, usage.cached),
-            (bound.completion, usage.completion),
-            (bound.cost, cost / NANO),
-        ):
-            if amount:
-                counter.inc(amount)
+        tally = self._tallies.get(names) or self._tallies.setdefault(names, Tally())
+        tally.outcomes[call.outcome] += 1
+        tally.seconds.add(time.monotonic() - call.started)
+        if call.attempts and (ttft := call.attempts[-1].ttft) is not None:
+            tally.first_event.add(call.attempts[-1].started + ttft - call.started)
+        tally.tokens["prompt"] += call.usage.prompt
+        tally.tokens["cached"] += call.usage.cached
+        tally.tokens["completion"] += call.usage.completion
+        tally.cost += cost
         for attempt in call.attempts:
-            self._tried(attempt.target.name, attempt.outcome).inc()
+            self._attempts[attempt.target.name, attempt.outcome] += 1
 
-    def _bind(self, names: tuple[str, str, str]) -> Bound:
-        self._bound[names] = bound = Bound(
-            lru_cache(lambda outcome: self.requests.labels(*names, outcome)),
-            self.seconds.labels(*names),
-            self.first_event.labels(*names),
-            self.tokens.labels(*names, "prompt"),
-            self.tokens.labels(*names, "cached"),
-            self.tokens.labels(*names, "completion"),
-            self.cost.labels(*names),
+    def collect(self) -> Iterator[Metric]:
+        """Prometheus asks."""
+        requests = _family("requests", "Finished requests.", "outcome")
+        tokens = _family("tokens", "Tokens by kind: cached are part of prompt.", "kind")
+        cost = _family("cost_usd", "US dollars spent.")
+        seconds = _times("request_seconds", "From the request to its end.")
+        first_event = _times("first_event_seconds", "From the request to the first content.")
+        for names, tally in self._tallies.items():
+            for outcome, count in tally.outcomes.items():
+                requests.add_metric([*names, outcome], count)
+            for kind, count in tally.tokens.items():
+                tokens.add_metric([*names, kind], count)
+            cost.add_metric(names, tally.cost / NANO)
+            seconds.add_metric(names, tally.seconds.buckets(), tally.seconds.total)
+            first_event.add_metric(names, tally.first_event.buckets(), tally.first_event.total)
+        attempts = CounterMetricFamily(
+            "glassgate_attempts", "Requests to upstreams.", labels=("target", "outcome")
         )
-        return bound
+        for pair, count in self._attempts.items():
+            attempts.add_metric(pair, count)
+        yield from (requests, tokens, cost, seconds, first_event, attempts)
+
+
+def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"glassgate_{name}", meaning, labels=(*RELEASE, *labels))
+
+
+def _times(name: str, meaning: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"glassgate_{name}", meaning, labels=RELEASE)

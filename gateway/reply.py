@@ -6,8 +6,9 @@ that does the work; why is in `reason`, so nobody has to guess from a CancelledE
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -29,13 +30,14 @@ CLOSE = (("connection", "close"),)  # after a body that is not read to its end
 class Exchange:
     """Made in the task that answers; `abort` may be called from anywhere in the loop."""
 
-    def __init__(self, call: Call, receive: Receive, send: Send, server: Server) -> None:
+    def __init__(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         self.call = call
         self.reason: GatewayError | None = None
         self.heartbeats = 0
         self._receive = receive
         self._send = send
-        self._server = server
+        self._server: Server = scope["app"].state.setup.config.server
+        self._lost: list[Callable[[], None]] | None = scope.get("extensions", {}).get("lost")
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._is_started = False
@@ -52,7 +54,15 @@ class Exchange:
 
     async def answer(self, chunks: AsyncGenerator[bytes]) -> None:
         """Send what `chunks` gives. Raises GatewayError while nothing was sent yet."""
-        watch = self._loop.create_task(self._watch())
+        unwatch = self._watch()
+        try:
+            await self._answer(chunks)
+        finally:
+            unwatch()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _answer(self, chunks: AsyncGenerator[bytes]) -> None:
         try:
             await (self._stream(chunks) if self.call.stream else self._whole(chunks))
         except asyncio.CancelledError:
@@ -62,14 +72,21 @@ class Exchange:
             await self._fail(self.reason)
         except GatewayError as error:
             await self._fail(error)
-        finally:
-            watch.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
 
-    async def _watch(self) -> None:
+    def _watch(self) -> Callable[[], object]:
+        """Be told when the client leaves, by our own protocol or by waiting for it as ASGI has it;
+        gives what ends that."""
+        if self._lost is None:
+            return self._loop.create_task(self._wait_for_loss()).cancel
+        self._lost.append(self._leave)
+        return partial(self._lost.remove, self._leave)
+
+    async def _wait_for_loss(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         self.abort(ClientGone("the client left"))
 
     async def _whole(self, chunks: AsyncGenerator[bytes]) -> None:

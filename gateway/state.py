@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 from gateway import prompt_file, releases
@@ -54,8 +55,19 @@ class State:
         self.renderer = Renderer()
         self.local: LocalModel | None = None
         self.exchanges: set[Exchange] = set()
+        self._watch_parts()
         self.is_draining = False  # not ready any more
         self.is_closed = False  # takes no new request
+
+    def _watch_parts(self) -> None:
+        """Numbers that the parts keep themselves, read when Prometheus asks."""
+        metrics, ledger, admission = self.metrics, self.ledger, self.admission
+        metrics.in_flight.set_function(lambda: len(self.exchanges))
+        metrics.journal_bytes.set_function(lambda: ledger.stats().backlog_bytes)
+        metrics.ledger_failures.set_function(lambda: ledger.stats().failures)
+        metrics.leases_lapsed.set_function(lambda: admission.num_lapsed)
+        for name in (name for name, it in self.setup.config.families.items() if it.queue):
+            metrics.waiting.labels(name).set_function(partial(admission.num_waiting, name))
 
     @property
     def is_ready(self) -> bool:

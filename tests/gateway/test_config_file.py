@@ -40,7 +40,7 @@ def test_the_shipped_file_is_good() -> None:
         (town("families", "town", labels={"production": "no"}), "families.town.labels.production"),
         (town("families", "town", labels={}), "families.town.labels"),
         (town("families", "town", weights={"canary": 1}), "families.town"),
-        (town("families", "town", fallbacks=["down"]), "families.town"),
+        (town("families", "town", fallbacks=["down"]), "families.town.fallbacks"),
         (town("families", "town", limits="tight"), "families.town.limits"),
         (town("families", "a@b"), "families.a@b"),
         (town("keys", "k"), "keys.k"),

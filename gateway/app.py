@@ -19,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, chat, config_file, releases
+from gateway import admin, chat, config_file, releases, responses
 from gateway.auth import require
 from gateway.call import Route
 from gateway.config import Server
@@ -74,7 +74,8 @@ class Model:
         exchange = Exchange(call, scope, receive, send)
         state.exchanges.add(exchange)
         try:
-            await exchange.answer(chat.answer(call, state))
+            say = responses.answer if self.route == "responses" else chat.answer
+            await exchange.answer(say(call, state))
         finally:
             state.exchanges.discard(exchange)
             state.metrics.heartbeats.inc(exchange.heartbeats)
@@ -116,6 +117,7 @@ async def show_config(request: Request) -> Response:
 
 DOORS = (
     Door("POST", "/v1/chat/completions", "chat", Model("chat")),
+    Door("POST", "/v1/responses", "responses", Model("responses")),
     Door("POST", "/v1/completions", "completions", Model("completions")),
     Door("POST", "/v1/embeddings", "embeddings", Model("embeddings")),
     Door("GET", "/v1/models", "infer", list_models),

@@ -50,9 +50,10 @@ class Usage(msgspec.Struct):
 class Call:
     id: str
     route: Route
-    body: dict[str, Any]
+    body: dict[str, Any]  # in the form that upstreams take
     size: int  # bytes of the client's body: no tokenizer makes more tokens of them
     headers: dict[str, str]  # the client's, lower-case, the last of each name
+    asked: dict[str, Any] = field(default_factory=dict)  # the body as it came
     client: str = ""  # address
     stream: bool = False
     wants_usage: bool = False  # the client asked for the usage event itself
@@ -75,10 +76,6 @@ class Call:
     finish: str = ""  # finish_reason, as the upstream gave it
     outcome: str = "running"  # ok, client_gone, or the code of the error
     started: float = field(default_factory=time.monotonic)
-    marks: dict[str, float] = field(default_factory=dict)  # stage → monotonic time [s]
-
-    def mark(self, name: str) -> None:
-        self.marks[name] = time.monotonic()
 
     @property
     def target(self) -> "Target | None":

@@ -7,6 +7,7 @@ the store.
 
 import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, dataclass_transform
 
 import msgspec
@@ -55,7 +56,6 @@ class Server(Section):
     drain_delay_s: float = 0.0  # time to leave a load balancer before new requests are refused
     drain_s: float = 30.0
     max_in_flight: int = 1024
-    strict: bool = False  # refuse fields that nobody knows
     limits: str = ""  # the limit class that holds for everybody together
     key_limits: str = ""  # the limit class of a key that names none
 
@@ -67,9 +67,15 @@ class Local(Section):
     embedder: str = "minilm"
     port: int = 8081
     threads: int = 0  # 0: the model server decides
+    strict: bool = False  # refuse request fields that it does not know
     ready_s: float = 120.0
     backoff_s: float = 0.25  # before the first restart; doubles up to backoff_max_s
     backoff_max_s: float = 10.0
+
+
+def served_name(model: str) -> str:
+    """What the model server calls a model: one at a path by the path's last part."""
+    return Path(model).stem if "/" in model else model
 
 
 class Deadlines(Section):

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from gateway.config import Config, Family, Prompts, Secret, Upstream
+from gateway.config import Config, Family, Prompts, Secret, Upstream, served_name
 
 DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
 VARIABLES = {
@@ -49,6 +49,7 @@ def load(
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     origins = {key: "file" for key, _ in _leaves(tree)}
+    given = dict(tree.get("local", {}))
     over: dict[str, tuple[object, str]] = {
         key: (env[name], name) for name, key in VARIABLES.items() if env.get(name)
     }
@@ -57,10 +58,30 @@ def load(
         section, _, name = key.partition(".")
         tree.setdefault(section, {})[name] = value
         origins[key] = origin
+    _rename_families(tree, given)
     config = parse(tree)
     prompts = Prompts(folder=str(path.parent / config.prompts.folder))
     config = msgspec.structs.replace(config, prompts=prompts)
     return Loaded(config, path, flags, origins)
+
+
+def _rename_families(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Another local model than the file's goes by its own name, and so do its releases."""
+    families, releases = tree.get("families", {}), tree.get("releases", {})
+    for field in ("model", "embedder"):
+        old = served_name(given.get(field, ""))
+        new = served_name(tree.get("local", {}).get(field, ""))
+        if not new or new in families or old not in families:
+            continue
+        if tree.get("retrieval", {}).get("embedder") == old:
+            tree["retrieval"]["embedder"] = new
+        family = families.pop(old)
+        named = {name: f"{new}-{label}" for label, name in family.get("labels", {}).items()}
+        families[new] = {**family, "labels": {k: named[v] for k, v in family["labels"].items()}}
+        for name in [name for name, it in releases.items() if it.get("family") == old]:
+            release = releases.pop(name)
+            if name in named:
+                releases[named[name]] = {**release, "family": new}
 
 
 def parse(tree: Mapping[str, Any]) -> Config:

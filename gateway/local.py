@@ -9,9 +9,8 @@ import contextlib
 import logging
 import sys
 import time
-from pathlib import Path
 
-from gateway.config import Local
+from gateway.config import Local, served_name
 from gateway.metrics import Metrics
 from gateway.upstream import Client, Target
 
@@ -114,11 +113,6 @@ def base_url(config: Local) -> str:
     return f"http://127.0.0.1:{config.port}/v1"
 
 
-def served_name(model: str) -> str:
-    """What the model server calls a model: a path is known by its last part."""
-    return Path(model).stem if "/" in model else model
-
-
 def command(config: Local) -> list[str]:
     """The command line of the child."""
     words = [sys.executable, "-m", "model", "serve", "--host", "127.0.0.1", "--parent-pipe"]
@@ -126,6 +120,8 @@ def command(config: Local) -> list[str]:
     words += ["--served-model-name", served_name(config.model)]
     if config.embedder:
         words += ["--embedder", config.embedder]
+    if config.strict:
+        words.append("--strict")
     if config.threads:
         words += ["--threads", str(config.threads)]
     return words

@@ -129,6 +129,8 @@ class Exchange:
     async def _start(self, headers: list[tuple[bytes, bytes]], length: int | None = None) -> None:
         self._is_started = True
         more = [(name.encode(), value.encode()) for name, value in self.call.reply_headers]
+        if self.call.attempts and (ignored := self.call.attempts[-1].ignored):
+            more.append((b"x-ignored-params", ignored.encode()))
         if length is not None:
             more.append((b"content-length", b"%d" % length))
         await self._send(

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.call import Call, Principal, PromptRef, Route
 from gateway.errors import BadRequest
+from gateway.responses import to_chat
 from model.protocol.errors import InvalidRequest
 from model.protocol.shapes import Count, Positive, Prompt, StreamOptions, read_object, read_shape
 
@@ -40,6 +41,7 @@ class EmbeddingFields(msgspec.Struct):
 
 FIELDS: dict[Route, type[msgspec.Struct]] = {
     "chat": ChatFields,
+    "responses": ChatFields,
     "completions": CompletionFields,
     "embeddings": EmbeddingFields,
 }
@@ -50,11 +52,12 @@ def read_call(
 ) -> Call:
     """Raises BadRequest with the offending `param`."""
     try:
-        body = read_object(raw)
+        asked = read_object(raw)
+        body = to_chat(asked) if route == "responses" else asked
         fields = read_shape(body, FIELDS[route])
     except InvalidRequest as error:
         raise BadRequest(error.message, param=error.param or "body", code=error.code) from error
-    call = Call(name, route, body, len(raw), headers, principal=principal)
+    call = Call(name, route, body, len(raw), headers, principal=principal, asked=asked)
     if isinstance(fields, Fields):
         call.stream = bool(fields.stream)
         if fields.stream_options is not None:

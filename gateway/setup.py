@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import Config, Upstream
+from gateway.config import Config, Upstream, served_name
 from gateway.config_file import ConfigError, Loaded
 from gateway.limits import Rule, rules_of
-from gateway.local import base_url, served_name
+from gateway.local import base_url
 from gateway.prompt_file import Prompt, load_folder
 from gateway.upstream import Target
 

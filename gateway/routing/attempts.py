@@ -56,6 +56,7 @@ class Attempt(msgspec.Struct):
     ttft: float | None = None
     latency: float = 0.0
     usage: dict[str, Any] | None = None
+    ignored: str = ""  # fields of the request that the upstream does not know
     is_delivered: bool = False  # something of it was handed out
 
     def take(self, frame: Frame) -> None:
@@ -124,6 +125,7 @@ async def _open(
     post = Post(plan.path, sent, plan.headers, plan.is_streamed)
     reply = await pool.client.open(lease.target, lease.base_url, post)
     record.status = reply.status
+    record.ignored = reply.headers.get("x-ignored-params", "")
     if 200 <= reply.status < 300:
         return reply
     async with reply:

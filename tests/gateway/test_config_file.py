@@ -90,3 +90,11 @@ def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
         load(path, env={})
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", env={})
+
+
+def test_another_local_model_goes_by_its_own_name() -> None:
+    config = load(DEFAULT_PATH, {"local.model": "/somewhere/other.gguf"}, {}).config
+    assert "smollm2" not in config.families
+    assert config.families["other"].labels == {"production": "other-production"}
+    assert config.releases["other-production"].upstream == "local-chat"
+    assert config.families["minilm"] == load(DEFAULT_PATH, env={}).config.families["minilm"]

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import jinja2
 import msgspec
 import yaml
-from jinja2 import meta
+from jinja2 import nodes
 from msgspec import Meta
 
 from gateway.config_file import ConfigError
@@ -43,9 +43,9 @@ _FRONT = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 _PIECE = re.compile(
     r"^(?:(system|user|assistant):|\{\{\s*(" + "|".join(TURNS) + r")\s*\}\})[ \t]*$", re.MULTILINE
 )
+_MADE_BY_JINJA = {"loop", "caller", "varargs", "kwargs"}
 _STATEMENTS = re.compile(r"\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _ENVIRONMENT = environment(jinja2.StrictUndefined)  # to parse only
-_ENVIRONMENT.optimized = False  # else parsing computes what is constant, however large
 
 
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,13 +160,19 @@ def _in_pieces(body: str) -> str:
 
 
 def _names(source: str, front: Front) -> frozenset[str]:
+    """What the template reads and does not set. The tree alone: Jinja's own search compiles, and
+    so computes what is constant, however large."""
     try:
-        used = meta.find_undeclared_variables(_ENVIRONMENT.parse(source)) - {CUT}
+        tree = _ENVIRONMENT.parse(source)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"template line {error.lineno}: {error.message}") from error
-    functions = _ENVIRONMENT.globals.keys()
-    if unknown := used - functions - GIVEN - front.inputs.keys():
+    found = list(tree.find_all(nodes.Name))
+    own = {it.name for it in found if it.ctx != "load"} | _MADE_BY_JINJA
+    own |= {it.name for it in tree.find_all(nodes.Macro)} | _ENVIRONMENT.globals.keys()
+    read = {it.name for it in found if it.ctx == "load"} - {CUT}
+    known = GIVEN | front.inputs.keys()
+    if unknown := read - known - own:
         raise ConfigError(f"the template uses {min(unknown)!r}, which is no input")
     if taken := GIVEN & front.inputs.keys():
         raise ConfigError(f"inputs.{min(taken)}: the name is taken")
-    return frozenset(used - functions)
+    return frozenset(read & known)

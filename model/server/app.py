@@ -38,7 +38,9 @@ def make_app(state: State) -> ASGIApp:
         Route(one.path, _endpoint(state, one.handler), methods=[one.method]) for one in ENDPOINTS
     ]
     on_error = dict.fromkeys((404, 405), _refuse)
-    return CancelWhenGone(Starlette(routes=routes, exception_handlers=on_error))
+    app = Starlette(routes=routes, exception_handlers=on_error)
+    app.router.redirect_slashes = False  # a path is right or it is 404
+    return CancelWhenGone(app)
 
 
 def error_response(error: Exception) -> Response:
@@ -78,7 +80,7 @@ async def _body(request: Request) -> bytes:
     if "host" not in request.headers and request.scope["http_version"] != "1.0":
         raise BadRequest("the Host header is missing", "host")
     too_large = BodyTooLarge(f"a body may have {MAX_BODY_BYTES} bytes", "body")
-    if request.headers.get("content-length", "0").rjust(20, "0") > f"{MAX_BODY_BYTES:020}":
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
         raise too_large
     body = bytearray()
     try:

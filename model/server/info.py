@@ -8,10 +8,11 @@ from starlette.responses import Response
 
 from model.protocol.answers import ModelCard, ModelList
 from model.protocol.shapes import ChatRequest, TokenIds
-from model.server.errors import BadRequest, ServerError
+from model.server.errors import BadRequest
 from model.server.prompts import chat_prompt, off_loop_if_long
 from model.server.replies import json_response
 from model.server.served import Call, Served, no_such_model
+from model.server.worker import failure
 
 T = TypeVar("T", bound=Struct)
 
@@ -132,7 +133,7 @@ async def abort(call: Call) -> Response:
 async def health(call: Call) -> Response:
     """200 once everything is loaded, 500 after the engine has broken."""
     if call.served.worker.broken.is_set():
-        raise ServerError("the engine has failed")
+        raise failure()
     return json_response({"status": "ok"})
 
 

@@ -99,6 +99,10 @@ class Process:
             logger.error("cannot serve: %s: %s", type(error).__name__, error)
             self._leave(UNUSABLE)
             return
+        except Exception:
+            logger.exception("cannot serve")
+            self._leave(CRASHED)
+            return
         self.state.served = served
         names = [name for name in (served.name, served.embedder_name) if name]
         logger.info("ready: %s at http://%s:%d/v1", " and ".join(names), host, port)

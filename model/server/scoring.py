@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from model.engine.sequence import Request, SamplingParams
+from model.protocol.shapes import Json
 from model.server.embeddings import encode_all
 from model.server.errors import BadRequest
 from model.server.prompts import fit, off_loop_if_long
@@ -57,19 +58,10 @@ async def score(call: Call) -> Response:
         raise BadRequest("'text_1' and 'text_2' have different lengths", "text_2")
     pairs = list(zip(left, right, strict=True))
     scores, num_tokens = await _score(call, request.model, pairs, request.truncate_prompt_tokens)
-    data = [
-        {"index": index, "object": "score", "score": value} for index, value in enumerate(scores)
-    ]
-    return json_response(
-        {
-            "id": f"score-{call.id}",
-            "object": "list",
-            "created": int(time.time()),
-            "model": request.model,
-            "data": data,
-            "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
-        }
-    )
+    data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
+    reply = {"id": f"score-{call.id}", "object": "list", "created": int(time.time())}
+    usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+    return json_response(reply | {"model": request.model, "data": data, "usage": usage})
 
 
 async def rerank(call: Call) -> Response:
@@ -78,20 +70,12 @@ async def rerank(call: Call) -> Response:
     texts = [one if isinstance(one, str) else one.text for one in request.documents]
     pairs = [(request.query, text) for text in texts]
     scores, num_tokens = await _score(call, request.model, pairs, request.truncate_prompt_tokens)
-    order = sorted(range(len(texts)), key=lambda index: -scores[index])
-    results = [
-        {"index": i, "relevance_score": scores[i]}
-        | ({} if request.return_documents is False else {"document": {"text": texts[i]}})
-        for i in order[: request.top_n or None]
-    ]
-    return json_response(
-        {
-            "id": f"rerank-{call.id}",
-            "model": request.model,
-            "results": results,
-            "usage": {"total_tokens": num_tokens},
-        }
-    )
+    order = sorted(range(len(texts)), key=lambda i: -scores[i])[: request.top_n or None]
+    results: list[Json] = [{"index": i, "relevance_score": scores[i]} for i in order]
+    if request.return_documents is not False:
+        results = [one | {"document": {"text": texts[one["index"]]}} for one in results]
+    reply = {"id": f"rerank-{call.id}", "model": request.model, "results": results}
+    return json_response(reply | {"usage": {"total_tokens": num_tokens}})
 
 
 Scores = tuple[list[float], int]  # one per pair, and the tokens that were read

@@ -11,23 +11,20 @@ import logging
 import queue
 import threading
 import uuid
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.engine.engine import Engine, Output
 from model.engine.errors import QueueFull
 from model.engine.sequence import Request
 from model.server.errors import Overloaded, ServerError
 from model.server.metrics import Metrics
+from model.server.slices import Embedder, Job, Slices, Vectors
 
 T = TypeVar("T")
-Vectors = NDArray[np.float32]
 
 SLICE_TOKENS = 256  # of one slice while answers are being generated: about as long as a step
 IDLE_SLICE_TOKENS = 2048
@@ -36,40 +33,18 @@ MAX_QUEUED_TOKENS = 1 << 20  # of texts that wait to be embedded
 logger = logging.getLogger(__name__)
 
 
-class Embedder(Protocol):
-    """What the worker needs of a sentence encoder."""
-
-    def embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
-        """Unit vectors [B, D]."""
-        ...
-
-
-@dataclass(eq=False)
-class EmbeddingJob:
-    """The texts of one request; `vectors` fills up slice by slice."""
-
-    sequences: list[list[int]]
-    done: asyncio.Future[Vectors]
-    vectors: list[Vectors] = field(default_factory=list)
-    num_taken: int = 0
-
-    @property
-    def is_abandoned(self) -> bool:
-        return self.done.cancelled()
-
-
 class Worker:
     """Everything but `start` and `close` is for the event loop that called `start`."""
 
     def __init__(self, engine: Engine, embedder: Embedder | None, metrics: Metrics) -> None:
         self.engine = engine
         self.broken = asyncio.Event()  # the thread has ended by itself; nothing will be answered
-        self._embedder = embedder
         self._metrics = metrics
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._embeddings: deque[EmbeddingJob] = deque()  # the thread's
+        self._slices = Slices(embedder)  # the thread's
         self._posts: list[tuple[Callable[..., None], Any]] = []  # the thread's, until handed over
         self._readers: dict[str, asyncio.Queue[Output | Exception]] = {}
+        self._pending: set[asyncio.Future[Any]] = set()
         self._queued_tokens = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -94,8 +69,8 @@ class Worker:
     async def call(self, function: Callable[[], T]) -> T:
         """Run `function` in the thread, between two steps."""
         if self.broken.is_set():
-            raise ServerError("the engine has failed")
-        future: asyncio.Future[T] = self._loop.create_future()
+            raise failure()
+        future = self._future()
 
         def command() -> None:
             try:
@@ -104,7 +79,8 @@ class Worker:
                 self._post(_set_exception, (future, error))
 
         self._commands.put(command)
-        return await future
+        result: T = await future
+        return result
 
     @asynccontextmanager
     async def answers(self, requests: Sequence[Request]) -> AsyncGenerator[AsyncIterator[Output]]:
@@ -140,11 +116,12 @@ class Worker:
         """Unit vectors [B, D], computed in slices between the engine's steps."""
         num_tokens = sum(map(len, sequences))
         if self._queued_tokens and self._queued_tokens + num_tokens > MAX_QUEUED_TOKENS:
+            self._metrics.rejections["tokens"].inc()
             raise Overloaded("too many texts wait to be embedded")
-        job = EmbeddingJob(sequences, self._loop.create_future())
+        job = Job(sequences, self._future())
         self._queued_tokens += num_tokens
         try:
-            await self.call(lambda: self._embeddings.append(job))
+            await self.call(lambda: self._slices.jobs.append(job))
             return await job.done
         finally:
             self._queued_tokens -= num_tokens
@@ -164,16 +141,18 @@ class Worker:
     def _turn(self) -> bool:
         if not self._obey():
             return False
-        if self.engine.has_work:
+        is_busy = self.engine.has_work
+        if is_busy:
             self._post(self._hand_out, self.engine.step())
-        if self._embeddings:
-            self._embed_slice()
+        if self._slices.jobs:
+            for job in self._slices.compute(SLICE_TOKENS if is_busy else IDLE_SLICE_TOKENS):
+                self._post(_set_result, (job.done, np.concatenate(job.vectors)))
         self._post(self._metrics.record, self.engine.stats())
         return True
 
     def _obey(self) -> bool:
         """Carry out the commands that are there; False if one says to leave."""
-        may_sleep = not self.engine.has_work and not self._embeddings
+        may_sleep = not self.engine.has_work and not self._slices.jobs
         while True:
             try:
                 command = self._commands.get(may_sleep)
@@ -197,30 +176,6 @@ class Worker:
         for request in requests:
             self.engine.abort(request.id)
 
-    def _embed_slice(self) -> None:
-        """As many waiting texts as fit a slice, of one request or of several."""
-        assert self._embedder is not None  # noqa: S101  (nobody enqueues without one)
-        budget = SLICE_TOKENS if self.engine.has_work else IDLE_SLICE_TOKENS
-        parts: list[tuple[EmbeddingJob, list[list[int]]]] = []
-        while self._embeddings and budget > 0:
-            job = self._embeddings[0]
-            part: list[list[int]] = []
-            while job.num_taken < len(job.sequences) and budget > 0 and not job.is_abandoned:
-                part.append(job.sequences[job.num_taken])
-                budget -= len(part[-1])
-                job.num_taken += 1
-            parts.append((job, part))
-            if job.is_abandoned or job.num_taken == len(job.sequences):
-                self._embeddings.popleft()
-        sequences = [ids for _, part in parts for ids in part]
-        vectors = self._embedder.embed(sequences) if sequences else None
-        for job, part in parts:
-            if vectors is not None:
-                job.vectors.append(vectors[: len(part)])
-                vectors = vectors[len(part) :]
-            if sum(map(len, job.vectors)) == len(job.sequences):
-                self._post(_set_result, (job.done, np.concatenate(job.vectors)))
-
     def _post(self, function: Callable[..., None], argument: Any) -> None:
         self._posts.append((function, argument))
 
@@ -236,10 +191,24 @@ class Worker:
             if reader := self._readers.get(output.request_id):
                 reader.put_nowait(output)
 
+    def _future(self) -> asyncio.Future[Any]:
+        """One that does not outlive the thread."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
     def _fail(self, _: None) -> None:
         self.broken.set()
+        for future in list(self._pending):
+            _set_exception((future, failure()))
         for reader in self._readers.values():
-            reader.put_nowait(ServerError("the engine has failed"))
+            reader.put_nowait(failure())
+
+
+def failure() -> ServerError:
+    """What everybody is told after the thread has broken."""
+    return ServerError("the engine has failed", code="engine_failed")
 
 
 def _call_all(posts: list[tuple[Callable[..., None], Any]]) -> None:

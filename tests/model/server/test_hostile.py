@@ -103,7 +103,9 @@ def test_a_missing_host(server):
     )
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nope", "/v1/chat/completions/x", "/%00", "/../", "/health/"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/nope", "/v1/chat/completions/x", "/%00", "/../", "/health/"]
+)
 def test_unknown_routes(server, path):
     reply = server.http.post(path, json={})
     assert (reply.status_code, error(reply)["code"]) == (404, "not_found")

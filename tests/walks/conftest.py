@@ -112,12 +112,12 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path, extra: str = "", command: str = "serve") -> Iterator[Serving]:
+def serving(folder: Path, extra: str) -> Iterator[Serving]:
     port = free_port()
     path = folder / "gateway.toml"
     text = CONFIG.format(port=port, model_port=free_port(), folder=folder, extra=extra)
     path.write_text(text)
-    it = Serving([command, "--config", str(path)], port, folder)
+    it = Serving(["serve", "--config", str(path)], port, folder)
     try:
         until(it.is_ready, "ready")
         yield it
@@ -127,18 +127,11 @@ def serving(folder: Path, extra: str = "", command: str = "serve") -> Iterator[S
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """One stack for all tests of a file."""
-    with serving(tmp_path_factory.mktemp("serve")) as it:
-        yield it
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`with serve(extra config) as it`: a whole stack in a folder of its own."""
 
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., Any]:
-    """A stack of the test's own: `with serve(extra=…) as it`."""
-
-    def opener(extra: str = "", command: str = "serve") -> Any:
-        return serving(tmp_path, extra, command)
+    def opener(extra: str = "") -> Any:
+        return serving(tmp_path_factory.mktemp("serve"), extra)
 
     return opener
 

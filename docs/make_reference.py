@@ -24,8 +24,8 @@ from gateway import cli
 from gateway.app import DOORS
 from gateway.metrics import Metrics
 from model.engine.config import EngineConfig
-from model.server import app as model_app
 from model.server.metrics import Metrics as ServerMetrics
+from model.server.routes import ENDPOINTS
 
 PAGE = Path(__file__).with_name("reference.md")
 Rows = Iterable[tuple[str, ...]]
@@ -41,8 +41,10 @@ def table(head: tuple[str, ...], rows: Rows) -> str:
 def commands(name: str, command: click.Command) -> Iterator[str]:
     """A heading and a table of flags for each command below `command`."""
     if isinstance(command, click.Group):
-        for word, child in sorted(command.commands.items()):
-            yield from commands(f"{name} {word}", child)
+        context = click.Context(command)
+        for word in sorted(command.list_commands(context)):
+            if child := command.get_command(context, word):
+                yield from commands(f"{name} {word}", child)
         return
     rows = []
     for parameter in command.params:
@@ -140,7 +142,7 @@ def page() -> str:
         "## Routes of the gateway\n\n`open` needs no key; a route needs its scope.\n",
         table(("route", "scope"), doors) + "\n",
         "## Routes of the model server\n",
-        table(("route",), [(f"`{method} {path}`",) for method, path, _ in model_app.ROUTES]) + "\n",
+        table(("route",), [(f"`{it.method} {it.path}`",) for it in ENDPOINTS]) + "\n",
         "## Metrics of the gateway\n",
         table(("name", "type", "meaning"), metrics(Metrics().registry)) + "\n",
         "## Metrics of the model server\n",

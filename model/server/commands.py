@@ -49,7 +49,13 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @model_option
 @click.option("--embedder", default="", help="Embedding model: a name or a folder.")
 @click.option("--served-model-name", help="The chat model's name for clients.")
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="GLASSGATE_HOST")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="GLASSGATE_HOST",
+    help="Address to listen on; nobody needs a key here.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -68,7 +74,13 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
     help="What answers under way get at SIGTERM.",
 )
 @click.option("--strict", is_flag=True, help="Refuse request fields that nobody knows.")
-@click.option("--runner", type=click.Choice(["network", "emulated"]), default="network")
+@click.option(
+    "--runner",
+    type=click.Choice(["network", "emulated"]),
+    default="network",
+    show_default=True,
+    help="What computes: the model, or the time that another machine would take.",
+)
 @click.option("--profile", type=FILE, help="The machine that an emulated runner stands for.")
 @click.option(
     "--answers",

@@ -82,17 +82,21 @@ class Model:
 
 
 async def list_models(request: Request) -> Response:
-    state: State = request.app.state
-    return _json({"object": "list", "data": releases.model_list(state.setup.config, state.mirror)})
+    return _json({"object": "list", "data": _models(request)})
 
 
 async def show_model(request: Request) -> Response:
-    state: State = request.app.state
     name = request.path_params["name"]
-    for model in releases.model_list(state.setup.config, state.mirror):
+    for model in _models(request):
         if model["id"] == name:
             return _json(model)
     raise releases.unknown(name)
+
+
+def _models(request: Request) -> list[dict[str, Any]]:
+    state: State = request.app.state
+    mine = request.scope["principal"].families
+    return releases.model_list(state.setup.config, state.mirror, mine)
 
 
 async def live(request: Request) -> Response:

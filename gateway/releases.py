@@ -8,7 +8,7 @@ import datetime
 import email.utils
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
@@ -131,10 +131,10 @@ def _midnight(day: datetime.date) -> datetime.datetime:
     return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
 
 
-def model_list(config: Config, mirror: Mirror) -> list[dict[str, Any]]:
-    """Families, then their releases as family@release, in the shape of OpenAI's model list."""
+def model_list(config: Config, mirror: Mirror, only: Set[str]) -> list[dict[str, Any]]:
+    """The families in `only` (none: all), then their releases as family@release, in the shape of OpenAI's model list."""
     models: list[dict[str, Any]] = []
-    for family in config.families:
+    for family in (it for it in config.families if not only or it in only):
         labels = mirror.labels.get(family, {})
         mine = {name: it for name, it in config.releases.items() if it.family == family}
         serving = labels.get(PRODUCTION, "")

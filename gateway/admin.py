@@ -1,33 +1,31 @@
 """The admin API: JSON in, one function of the store, JSON out. The command line has the same ones.
 
 Every route here needs the scope `admin`; `app` sees to that. Who changes something is the key that
-asks; why is the body's `why`, where a reason is owed. A change is in force here when the answer is
-sent, and on other replicas within a second.
+asks; why is the body's `why`, where a reason is owed.
 """
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
-import sqlalchemy as sa
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import moves
-from gateway.errors import BadRequest, Unavailable
-from gateway.reply import read_body
-from gateway.state import State
+from gateway.admin_store import (
+    as_json,
+    as_list,
+    as_page,
+    body_of,
+    by_key,
+    change,
+    query_of,
+    read,
+    state_of,
+)
 from gateway.store import audit, keys, shown, teams, usage
-from gateway.store.audit import By
-from model.protocol.errors import InvalidRequest
-from model.protocol.shapes import explain, read_object, read_shape
 
-B = TypeVar("B", bound=msgspec.Struct)
-P = ParamSpec("P")
-T = TypeVar("T")
 Why = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -57,6 +55,16 @@ class Weights(Body):
     family: str
     weights: dict[str, float]
     why: Why
+
+
+class PromptRollback(Body):
+    prompt: str
+    why: Why
+    label: str = "production"
+
+
+class PromptLabel(PromptRollback, kw_only=True):
+    version: str
 
 
 class Page(Body):
@@ -94,111 +102,138 @@ class Report(Body):
 
 
 async def list_keys(request: Request) -> Response:
-    page = _query(request, KeysPage)
-    found = await _read(request, keys.all_keys, page.team, page.after, page.limit)
-    return _page(found, page.limit, shown.of_key)
+    page = query_of(request, KeysPage)
+    found = await read(request, keys.all_keys, page.team, page.after, page.limit)
+    return as_page(found, page.limit, shown.of_key)
 
 
 async def create_key(request: Request) -> Response:
-    new = await _body(request, keys.NewKey)
-    config, maker = _state(request).setup.config, request.scope["principal"]
-    key, text = await _change(request, moves.create_key, _by(request), config, maker, new)
-    return _json(shown.of_key(key) | {"key": text}, 201)
+    new = await body_of(request, keys.NewKey)
+    config, maker = state_of(request).setup.config, request.scope["principal"]
+    key, text = await change(request, moves.create_key, by_key(request), config, maker, new)
+    return as_json(shown.of_key(key) | {"key": text}, 201)
 
 
 async def rotate_key(request: Request) -> Response:
-    overlap_s = (await _body(request, Rotation)).overlap_s
+    overlap_s = (await body_of(request, Rotation)).overlap_s
     key_id, maker = request.path_params["id"], request.scope["principal"]
-    key, text = await _change(request, keys.rotate, _by(request), maker, key_id, overlap_s)
-    return _json(shown.of_key(key) | {"key": text})
+    key, text = await change(request, keys.rotate, by_key(request), maker, key_id, overlap_s)
+    return as_json(shown.of_key(key) | {"key": text})
 
 
 async def revoke_key(request: Request) -> Response:
-    key = await _change(request, keys.revoke, _by(request), request.path_params["id"])
-    return _json(shown.of_key(key))
+    key = await change(request, keys.revoke, by_key(request), request.path_params["id"])
+    return as_json(shown.of_key(key))
 
 
 async def list_teams(request: Request) -> Response:
-    found = await _read(request, teams.all_teams)
-    return _list([shown.of_team(team) for team in found])
+    found = await read(request, teams.all_teams)
+    return as_list([shown.of_team(team) for team in found])
 
 
 async def put_team(request: Request) -> Response:
-    limits = (await _body(request, TeamSettings)).limits
-    config, name = _state(request).setup.config, request.path_params["name"]
-    team = await _change(request, moves.put_team, _by(request), config, name, limits)
-    return _json(shown.of_team(team))
+    limits = (await body_of(request, TeamSettings)).limits
+    config, name = state_of(request).setup.config, request.path_params["name"]
+    team = await change(request, moves.put_team, by_key(request), config, name, limits)
+    return as_json(shown.of_team(team))
 
 
 async def delete_team(request: Request) -> Response:
-    await _change(request, teams.delete_team, _by(request), request.path_params["name"])
+    await change(request, teams.delete_team, by_key(request), request.path_params["name"])
     return Response(status_code=204)
 
 
 async def list_budgets(request: Request) -> Response:
-    found = await _read(request, usage.budgets_spent, shown.today())
-    return _list([shown.of_budget(budget, spent) for budget, spent in found])
+    found = await read(request, usage.budgets_spent, shown.today())
+    return as_list([shown.of_budget(budget, spent) for budget, spent in found])
 
 
 async def put_budget(request: Request) -> Response:
-    new = await _body(request, teams.NewBudget)
-    budget = await _change(request, teams.put_budget, _by(request), new)
-    spent = await _read(request, usage.budget_spent, budget, shown.today())
-    return _json(shown.of_budget(budget, spent))
+    new = await body_of(request, teams.NewBudget)
+    budget = await change(request, teams.put_budget, by_key(request), new)
+    spent = await read(request, usage.budget_spent, budget, shown.today())
+    return as_json(shown.of_budget(budget, spent))
 
 
 async def list_releases(request: Request) -> Response:
-    return _list(await _read(request, moves.overview, _state(request).setup.config))
+    return as_list(await read(request, moves.overview, state_of(request).setup.config))
 
 
 async def promote(request: Request) -> Response:
-    it = await _body(request, Promotion)
-    config, by = _state(request).setup.config, _by(request, it.why)
-    label = await _change(request, moves.promote, by, config, it.family, it.label, it.release)
-    return _json(shown.of_label(label))
+    it = await body_of(request, Promotion)
+    config, by = state_of(request).setup.config, by_key(request, it.why)
+    label = await change(request, moves.promote, by, config, it.family, it.label, it.release)
+    return as_json(shown.of_label(label))
 
 
 async def rollback(request: Request) -> Response:
-    it = await _body(request, Rollback)
-    config, by = _state(request).setup.config, _by(request, it.why)
-    label = await _change(request, moves.rollback, by, config, it.family, it.label)
-    return _json(shown.of_label(label))
+    it = await body_of(request, Rollback)
+    config, by = state_of(request).setup.config, by_key(request, it.why)
+    label = await change(request, moves.rollback, by, config, it.family, it.label)
+    return as_json(shown.of_label(label))
 
 
 async def set_weights(request: Request) -> Response:
-    it = await _body(request, Weights)
-    config, by = _state(request).setup.config, _by(request, it.why)
-    shares = await _change(request, moves.set_weights, by, config, it.family, it.weights)
-    return _json({it.family: shares})
+    it = await body_of(request, Weights)
+    config, by = state_of(request).setup.config, by_key(request, it.why)
+    shares = await change(request, moves.set_weights, by, config, it.family, it.weights)
+    return as_json({it.family: shares})
+
+
+async def list_prompts(request: Request) -> Response:
+    return as_list(await read(request, moves.prompt_overview, state_of(request).setup.prompts))
+
+
+async def show_prompt(request: Request) -> Response:
+    name = request.path_params["name"]
+    prompts = state_of(request).setup.prompts
+    (row,) = await read(request, moves.prompt_overview, prompts, name)
+    return as_json({**row, "text": prompts[name].text})
+
+
+async def label_prompt(request: Request) -> Response:
+    it = await body_of(request, PromptLabel)
+    prompts, by = state_of(request).setup.prompts, by_key(request, it.why)
+    label = await change(
+        request, moves.label_prompt, by, prompts, f"{it.prompt}@{it.version}", it.label
+    )
+    return as_json(shown.of_prompt_label(label))
+
+
+async def rollback_prompt(request: Request) -> Response:
+    it = await body_of(request, PromptRollback)
+    prompts, by = state_of(request).setup.prompts, by_key(request, it.why)
+    label = await change(request, moves.rollback_prompt, by, prompts, it.prompt, it.label)
+    return as_json(shown.of_prompt_label(label))
 
 
 async def report_usage(request: Request) -> Response:
-    asked = _query(request, Report)
+    asked = query_of(request, Report)
     since, until = asked.since or shown.today().replace(day=1), asked.until or shown.today()
     values = {name: getattr(asked, name) for name in usage.DIMENSIONS}
     only = {name: value for name, value in values.items() if value is not None}
-    lines = await _read(request, usage.report, asked.by, since, until, only)
+    lines = await read(request, usage.report, asked.by, since, until, only)
     rows = [shown.of_line(line) for line in lines]
     if asked.format == "csv":
         return Response(shown.as_csv(rows), media_type="text/csv")
-    return _list(rows)
+    return as_list(rows)
 
 
 async def list_requests(request: Request) -> Response:
-    page = _query(request, RequestsPage)
-    found = await _read(request, usage.requests, page.outcome, page.before, page.limit)
-    return _page(found, page.limit, shown.of_row)
+    page = query_of(request, RequestsPage)
+    found = await read(request, usage.requests, page.outcome, page.before, page.limit)
+    return as_page(found, page.limit, shown.of_row)
 
 
 async def show_forecast(request: Request) -> Response:
-    found = await _read(request, usage.forecast_now)
-    return _json(shown.of_forecast(found))
+    found = await read(request, usage.forecast_now)
+    return as_json(shown.of_forecast(found))
 
 
 async def list_audit(request: Request) -> Response:
-    page = _query(request, AuditPage)
-    found = await _read(request, audit.entries, page.subject, page.before, page.limit)
-    return _page(found, page.limit, shown.of_entry)
+    page = query_of(request, AuditPage)
+    found = await read(request, audit.entries, page.subject, page.before, page.limit)
+    return as_page(found, page.limit, shown.of_entry)
 
 
 ROUTES = (
@@ -215,82 +250,12 @@ ROUTES = (
     ("POST", "/admin/releases/promote", promote),
     ("POST", "/admin/releases/rollback", rollback),
     ("PUT", "/admin/releases/weights", set_weights),
+    ("GET", "/admin/prompts", list_prompts),
+    ("GET", "/admin/prompts/{name}", show_prompt),
+    ("POST", "/admin/prompts/label", label_prompt),
+    ("POST", "/admin/prompts/rollback", rollback_prompt),
     ("GET", "/admin/usage", report_usage),
     ("GET", "/admin/usage/forecast", show_forecast),
     ("GET", "/admin/requests", list_requests),
     ("GET", "/admin/audit", list_audit),
 )
-
-
-def _state(request: Request) -> State:
-    state: State = request.app.state
-    return state
-
-
-def _by(request: Request, why: str = "") -> By:
-    return By(f"key:{request.scope['principal'].key_id}", why)
-
-
-async def _body(request: Request, shape: type[B]) -> B:
-    """Raises BadRequest with the offending `param`."""
-    raw = await read_body(request.scope, request.receive, _state(request).setup.config.server)
-    try:
-        return read_shape(read_object(raw or b"{}"), shape)
-    except InvalidRequest as error:
-        raise BadRequest(error.message, param=error.param, code=error.code) from error
-
-
-def _query(request: Request, shape: type[B]) -> B:
-    try:
-        return msgspec.convert(dict(request.query_params), shape, strict=False)
-    except msgspec.ValidationError as error:
-        message, param = explain(error)
-        raise BadRequest(message, param=param) from error
-
-
-async def _read(
-    request: Request,
-    do: Callable[Concatenate[sa.Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    with _as_answers(_state(request)):
-        return await _state(request).store.read(do, *args, **kwargs)
-
-
-async def _change(
-    request: Request,
-    do: Callable[Concatenate[sa.Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    state = _state(request)
-    with _as_answers(state):
-        done = await state.store.write(do, *args, **kwargs)
-        await state.mirror.refresh()
-    return done
-
-
-@contextmanager
-def _as_answers(state: State) -> Iterator[None]:
-    """What the database says against a value is the client's, all else the store's fault."""
-    try:
-        yield
-    except sa.exc.DataError as error:
-        raise BadRequest(f"the store cannot hold this: {error.orig}") from error
-    except state.store.errors as error:
-        raise Unavailable("the store does not answer") from error
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _list(rows: Sequence[shown.Shown], following: str | None = None) -> Response:
-    return _json({"object": "list", "data": rows, "next": following})
-
-
-def _page(found: Sequence[Any], limit: int, show: Callable[[Any], shown.Shown]) -> Response:
-    """`next` is where the following page begins; None after the last."""
-    following = str(found[-1].id) if len(found) == limit else None
-    return _list([show(it) for it in found], following)

@@ -13,6 +13,7 @@ import click
 
 from gateway import logs
 from gateway.commands.keys import keys, teams
+from gateway.commands.prompts import prompts
 from gateway.commands.releases import audit, releases
 from gateway.commands.usage import budgets, usage
 from gateway.config_file import ConfigError, load
@@ -126,7 +127,7 @@ def _model_command(name: str, *prefix: str) -> click.Command:
     return command
 
 
-for _command in (keys, teams, releases, audit, usage, budgets):
+for _command in (keys, teams, prompts, releases, audit, usage, budgets):
     main.add_command(_command)
 for _name, _prefix in {"model": ("serve",), "pull": (), "models": ()}.items():
     main.add_command(_model_command(_name, *_prefix))

@@ -65,6 +65,11 @@ def _count(path: str, texts: list[str]) -> int:
     return sum(len(one.ids) for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
 
 
+def count(text: str, tokenizer: str) -> int:
+    """Tokens of the text, or its bytes where nobody can count."""
+    return _count(tokenizer, [text]) if tokenizer else _size(text)
+
+
 def _size(text: Any) -> int:
     return len(text.encode(errors="replace") if isinstance(text, str) else json.encode(text))
 

@@ -3,6 +3,7 @@
 The admin API and the command line both come through here.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from gateway.call import Principal
 from gateway.config import Config
 from gateway.errors import BadRequest, NotFound
+from gateway.prompt_file import Prompt
 from gateway.store import keys, labels, teams
 from gateway.store.audit import By
 
@@ -88,6 +90,49 @@ def set_weights(
         if name not in known:
             raise NotFound(f"neither label nor release of {family}: {name!r}", param="weights")
     return labels.set_weights(connection, by, family, shares)
+
+
+def prompt_overview(
+    connection: sa.Connection, prompts: Mapping[str, Prompt], name: str = ""
+) -> list[dict[str, Any]]:
+    """Each version, or the one of this name: what it follows, its labels, its content's hash."""
+    if name:
+        _check_prompt(prompts, name, "name")
+    found = [it for it in labels.all_labels(connection) if it.kind == "prompt"]
+    return [
+        {
+            "id": it.front.id,
+            "version": str(it.front.version),
+            "labels": [f.label for f in found if f"{f.owner}@{f.target}" == it.name],
+            "parent": it.front.parent,
+            "inputs": list(it.front.inputs),
+            "notes": it.front.notes,
+            "hash": it.hash,
+        }
+        for it in prompts.values()
+        if name in ("", it.name)
+    ]
+
+
+def label_prompt(
+    connection: sa.Connection, by: By, prompts: Mapping[str, Prompt], name: str, label: str
+) -> labels.Label:
+    _check_prompt(prompts, name, "version")
+    prompt, _, version = name.partition("@")
+    return labels.promote(connection, by, "prompt", prompt, label, version)
+
+
+def rollback_prompt(
+    connection: sa.Connection, by: By, prompts: Mapping[str, Prompt], prompt: str, label: str
+) -> labels.Label:
+    label_now = labels.rollback(connection, by, "prompt", prompt, label)
+    _check_prompt(prompts, f"{prompt}@{label_now.target}", "label")
+    return label_now
+
+
+def _check_prompt(prompts: Mapping[str, Prompt], name: str, param: str) -> None:
+    if name not in prompts:
+        raise NotFound(f"there is no prompt {name!r}", param=param)
 
 
 def _releases(config: Config, family: str) -> set[str]:

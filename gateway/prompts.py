@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import Call, PromptRef
-from gateway.counting import body_bound
+from gateway.counting import body_bound, count
 from gateway.errors import BadRequest, NotFound
 from gateway.plan import targets_of
 from gateway.prompt_file import CUT, TURNS, Prompt
@@ -121,6 +121,33 @@ def compose(prompt: Prompt, given: Given, renderer: Renderer) -> list[Message]:
         if it.get("role") in SYSTEM
     ]
     return _with_system(made, theirs)
+
+
+def anatomy(
+    prompt: Prompt, given: Given, messages: Sequence[Message], tokenizer: str
+) -> list[dict[str, Any]]:
+    """Tokens of each part of the messages; bytes, which bound them, without a tokenizer.
+
+    What belongs to no other part is the system's, whichever role says it.
+    """
+    rest = "\n".join(_text(it, "", is_all=False) for it in messages)
+    examples = [text for it in prompt.front.examples for text in (it.user, it.assistant)]
+    parts: dict[str, list[str]] = {
+        "system": [],
+        "context": [given.context],
+        "examples": examples,
+        "question": [question_of(given.messages)],
+        "inputs": [value for value in given.values.values() if isinstance(value, str)],
+        "output": [prompt.front.output],
+    }
+    tokens = dict.fromkeys(parts, 0)
+    texts = [(len(text), name, text) for name, many in parts.items() for text in many if text]
+    for _, name, text in sorted(texts, reverse=True):  # a short text may be within a longer one
+        if text in rest:
+            rest = rest.replace(text, "", 1)
+            tokens[name] += count(text, tokenizer)
+    tokens["system"] = count(rest.strip(), tokenizer)
+    return [{"part": it, "tokens" if tokenizer else "bytes": n} for it, n in tokens.items()]
 
 
 def question_of(messages: Sequence[Message], is_all: bool = False) -> str:

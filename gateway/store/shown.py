@@ -87,6 +87,16 @@ def of_label(label: Label) -> Shown:
     }
 
 
+def of_prompt_label(label: Label) -> Shown:
+    return {
+        "prompt": label.owner,
+        "label": label.label,
+        "version": label.target,
+        "previous": label.previous,
+        "changed_at": moment(label.changed_at),
+    }
+
+
 def of_entry(entry: Entry) -> Shown:
     return msgspec.structs.asdict(entry) | {"at": moment(entry.at)}
 

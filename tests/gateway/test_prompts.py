@@ -16,6 +16,7 @@ from gateway.releases import changed, fingerprint
 from gateway.setup import make_setup
 from gateway.store import labels
 from gateway.store.audit import By
+from gateway.store.keys import OPERATOR, SCOPES, NewKey, create
 from model.protocol.templates import Renderer, TemplateError
 
 GREETER = """---
@@ -339,3 +340,41 @@ async def test_a_reload_takes_new_versions_and_refuses_changed_ones(
         with pytest.raises(ConfigError, match="greeter@1 is immutable"):
             await house.state.reload()
         assert house.state.setup.prompts["greeter@1"].text == TEXTS[0]
+
+
+@pytest.mark.anyio
+async def test_the_admin_api_moves_labels_and_leaves_a_trace(
+    open_house: Any, tmp_path: Path
+) -> None:
+    async with open_house(over(folder(tmp_path / "prompts", *TEXTS))) as house:
+        new = NewKey(name="root", scopes=tuple(SCOPES))
+        _, key = await house.state.store.write(create, By("test"), OPERATOR, new)
+        await house.state.mirror.refresh()
+        headers = {"authorization": f"Bearer {key}"}
+
+        async def ask(method: str, path: str, **body: Any) -> Any:
+            url = f"/admin/{path}"
+            reply = await house.ask(method, url, headers=headers, json=body or None)
+            return reply.status, await reply.json()
+
+        named = {"id": "greeter", "label": "production", "variables": {"times": 1}}
+        for version in ("1", "2"):
+            moved = {"prompt": "greeter", "version": version, "why": "try"}
+            assert (await ask("POST", "prompts/label", **moved))[0] == 200
+            reply = await house.chat(prompt=named, headers=headers)
+            assert reply.headers["x-glassgate-prompt"] == f"greeter@{version}"
+        _, back = await ask("POST", "prompts/rollback", prompt="greeter", why="worse")
+        assert (back["version"], back["previous"]) == ("1", None)
+        reply = await house.chat(prompt=named, headers=headers)
+        assert reply.headers["x-glassgate-prompt"] == "greeter@1"
+        _, listed = await ask("GET", "prompts")
+        assert [(it["version"], it["labels"]) for it in listed["data"]] == [
+            ("1", ["production"]),
+            ("2", []),
+        ]
+        _, shown = await ask("GET", "prompts/greeter@2")
+        assert shown["text"] == TEXTS[1]
+        _, audit = await ask("GET", "audit?subject=greeter@production")
+        assert [it["why"] for it in audit["data"]] == ["worse", "try", "try"]
+        moved = {"prompt": "greeter", "version": "7", "why": "try"}
+        assert (await ask("POST", "prompts/label", **moved))[0] == 404

@@ -1,0 +1,92 @@
+"""The watched child, with a small stand-in for the model server: it answers and it can die."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+import pytest
+
+from gateway import local
+from gateway.config import Local
+from gateway.local import LocalError, LocalModel, command
+from gateway.metrics import Metrics
+from gateway.upstream import Client
+
+pytestmark = pytest.mark.anyio
+
+ANSWERS = """
+import socketserver, sys, threading
+class Answer(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.recv(65536)
+        self.request.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+socketserver.TCPServer.allow_reuse_address = True
+server = socketserver.ThreadingTCPServer(("127.0.0.1", int(sys.argv[1])), Answer)
+server.daemon_threads = True
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def child(
+    monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float = 60.0
+) -> AsyncIterator[LocalModel]:
+    with socket.create_server(("127.0.0.1", 0)) as it:
+        port = it.getsockname()[1]
+    monkeypatch.setattr(local, "command", lambda _: [sys.executable, "-c", script, str(port)])
+    client = Client()
+    model = LocalModel(Local(port=port, ready_s=ready_s, backoff_s=0.01), client, Metrics())
+    try:
+        yield model
+    finally:
+        await model.close()
+        await client.close()
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
+
+
+async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with child(monkeypatch, ANSWERS) as model:
+        await model.start()
+        assert model.is_ready
+        (first,) = children()
+        os.kill(first.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while model.is_ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert model.retry_after_s >= 1
+            while not model.is_ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (second,) = children()
+        assert second.pid != first.pid
+    assert not children()
+
+
+@pytest.mark.parametrize(
+    ("script", "ready_s"), [("raise SystemExit(3)", 60.0), ("import sys; sys.stdin.read()", 0.3)]
+)
+async def test_a_child_that_never_answers_is_an_error_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float
+) -> None:
+    async with child(monkeypatch, script, ready_s) as model:
+        with pytest.raises(LocalError):
+            await model.start()
+    assert not children()
+
+
+def test_the_childs_command() -> None:
+    words = command(Local(model="/models/some.gguf", embedder="", port=7, threads=2, strict=True))
+    assert words[:4] == [sys.executable, "-m", "model", "serve"]
+    assert "--parent-pipe" in words
+    assert words[words.index("--served-model-name") + 1] == "some"
+    assert words[words.index("--threads") + 1] == "2"
+    assert "--strict" in words
+    assert "--embedder" not in words

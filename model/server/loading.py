@@ -54,10 +54,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 async def load(settings: Settings) -> Served:
     """Everything ready to answer; the worker's thread runs.
 
-    Raises WeightsError; ValueError or OSError for settings and profiles that make no engine.
+    Raises WeightsError; ValueError or OSError for settings and profiles that make no engine;
+    TemplateError for a chat template that does not compile.
     """
     started = time.monotonic()
-    served = await asyncio.to_thread(_assemble, settings)
+    renderer = Renderer(Limits(max_chars=MAX_PROMPT_CHARS))
+    served, _ = await asyncio.gather(
+        asyncio.to_thread(_assemble, settings, renderer),
+        renderer.render_async("", {}),  # its process starts meanwhile
+    )
+    await asyncio.to_thread(renderer.check, served.chat_template or "")
     served.worker.start()
     logger.info("models loaded in %.1f s", time.monotonic() - started)
     return served
@@ -73,7 +79,7 @@ class ChatModel(NamedTuple):
     sampling: Mapping[str, float]
 
 
-def _assemble(settings: Settings) -> Served:
+def _assemble(settings: Settings, renderer: Renderer) -> Served:
     """The parts put together and warmed up; the worker still has to be started."""
     model = _emulated_model(settings) if settings.profile else _real_model(settings)
     embedder = _embedder(settings)
@@ -81,8 +87,6 @@ def _assemble(settings: Settings) -> Served:
     name = settings.served_name or model.name
     metrics = Metrics(name, model.engine.config)
     metrics.start_from(model.engine.stats())
-    renderer = Renderer(Limits(max_chars=MAX_PROMPT_CHARS))
-    renderer.check(model.chat_template or "")
     return Served(
         name=name,
         tokenizer=model.tokenizer,

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import uvicorn
 
+from model.protocol.templates import TemplateError
 from model.server.app import State, make_app
 from model.server.loading import Settings, load
 from model.weights.errors import WeightsError
@@ -95,7 +96,7 @@ class Process:
         logger.info("listening on %s port %d, loading", host, port)
         try:
             served = await load(self.settings)
-        except (WeightsError, OSError, ValueError) as error:
+        except (WeightsError, TemplateError, OSError, ValueError) as error:
             logger.error("cannot serve: %s: %s", type(error).__name__, error)
             self._leave(UNUSABLE)
             return

@@ -1,9 +1,12 @@
 """Whoever leaves takes the work for them along: blocks, queue places, threads' time."""
 
+import asyncio
+import contextlib
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import aiohttp
 import pytest
 
 from .conftest import running
@@ -14,6 +17,9 @@ BODY = {
     "ignore_eos": True,
     "max_tokens": 1800,
 }
+
+
+SHORT = {"model": "tiny-random", "prompt": "a", "max_tokens": 5, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +110,23 @@ def test_a_full_queue_says_503_and_when_to_come_back():
         for line in lines:
             line.close()
         is_idle(server)
+
+
+def test_two_hundred_who_leave_are_gone_when_the_next_one_asks(small):
+    async def leave_soon(session, i):
+        body = {"model": "tiny-random", "prompt": [i] * 40, "max_tokens": 1900, "ignore_eos": True}
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(0.2),
+                session.post("/v1/completions", json=body | {"stream": i % 2 == 0}) as reply,
+            ):
+                await reply.read()
+
+    async def crowd():
+        unlimited = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(small.url, connector=unlimited) as session:
+            await asyncio.gather(*(leave_soon(session, i) for i in range(200)))
+
+    asyncio.run(crowd())
+    is_idle(small)
+    assert small.http.post("/v1/completions", json=SHORT).json()["usage"]["completion_tokens"] == 5

@@ -17,7 +17,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.config import Server
 from model.protocol.errors import encode_error
 
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 CLOSE_S = 2  # for connections whose streams were told that they end
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -64,7 +64,7 @@ class Metrics:
         )
         self.heartbeats = self._counter("heartbeats", "Comments sent in a silent stream.")
         self.reloads = self._counter("config_reloads", "Changes of the config file.", "result")
-        self.local_restarts = self._counter("local_restarts", "Ends of the local model server.")
+        self.local_restarts = self._gauge("local_restarts", "Ends of the local model server.")
         self.local_ready = self._gauge("local_ready", "1 while the local model server answers.")
         self.in_flight = self._gauge("in_flight", "Requests being answered.")
         self.waiting = self._gauge("waiting", "Requests that wait for admission.", "family")

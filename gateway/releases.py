@@ -132,7 +132,7 @@ def _midnight(day: datetime.date) -> datetime.datetime:
 
 
 def model_list(config: Config, mirror: Mirror, only: Set[str]) -> list[dict[str, Any]]:
-    """The families in `only` (none: all), then their releases as family@release, in the shape of OpenAI's model list."""
+    """The families in `only` (none: all), and their releases as family@release, as OpenAI lists."""
     models: list[dict[str, Any]] = []
     for family in (it for it in config.families if not only or it in only):
         labels = mirror.labels.get(family, {})

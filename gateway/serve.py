@@ -1,22 +1,22 @@
 """The gateway as a process: alone, or with the model server as its watched child."""
 
 import asyncio
+import contextlib
 import gc
 import json
-import logging
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from gateway.app import App, is_loopback
 from gateway.config import Server
 from gateway.config_file import ConfigError, Loaded
-from gateway.edge import Listener
+from gateway.edge import Listener, is_loopback
 from gateway.local import LocalModel
-from gateway.state import State, open_state
 
-log = logging.getLogger("glassgate")
+if TYPE_CHECKING:
+    from gateway.state import State
 
 
 class ServeError(Exception):
@@ -32,37 +32,48 @@ def serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -> None:
 
 
 async def _serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -> None:
-    server = loaded.config.server
-    with _bind(server) as listening:
-        async with open_state(loaded) as state:
-            if state.mirror.keys.is_empty and not is_loopback(server.host):
-                raise ConfigError("server.host: without any key the gateway stays on loopback")
-            if with_local and loaded.config.local is not None:
-                state.local = LocalModel(loaded.config.local, state.client, state.metrics)
-            listener = Listener(App(state), server, state.drain)
-            serving = asyncio.create_task(listener.serve(sockets=[listening]))
-            opening = asyncio.create_task(_open(state, listening, say))
-            try:
-                await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
-                if opening.done():
-                    opening.result()
-                await serving
-            finally:
-                opening.cancel()
-                listener.should_exit = True
-                await serving
+    async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(_bind(loaded.config.server))
+        local = None
+        if with_local and loaded.config.local is not None:
+            local = await stack.enter_async_context(LocalModel(loaded.config.local))
+            await asyncio.sleep(0)  # the child starts here, and loads while we import
+        from gateway.state import open_state
+
+        state = await stack.enter_async_context(open_state(loaded, local))
+        await _listen(state, listening, say)
 
 
-async def _open(state: State, listening: socket.socket, say: Callable[[str], None]) -> None:
+async def _listen(state: "State", listening: socket.socket, say: Callable[[str], None]) -> None:
+    from gateway.app import App
+
+    server = state.setup.config.server
+    if state.mirror.keys.is_empty and not is_loopback(server.host):
+        raise ConfigError("server.host: without any key the gateway stays on loopback")
+    listener = Listener(App(state), server, state.drain)
+    serving = asyncio.create_task(listener.serve(sockets=[listening]))
+    opening = asyncio.create_task(_open(state, listening, say))
+    try:
+        await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+        await serving
+    finally:
+        opening.cancel()
+        listener.should_exit = True
+        await serving
+
+
+async def _open(state: "State", listening: socket.socket, say: Callable[[str], None]) -> None:
     if state.local is not None:
-        await state.local.start()
+        await state.local.until_ready()
     gc.collect()
     gc.freeze()  # what is here stays: no collection has to look at it again
     for line in greeting(state, listening.getsockname()[1]):
         say(line)
 
 
-def greeting(state: State, port: int) -> list[str]:
+def greeting(state: "State", port: int) -> list[str]:
     """Where the gateway is, what it serves, and what to try."""
     config = state.setup.config
     host = config.server.host if is_loopback(config.server.host) else socket.gethostname()

@@ -39,7 +39,14 @@ SETTLE_S = 2.0  # for requests that were told that they end
 class State:
     """What requests share. Made by `open_state`."""
 
-    def __init__(self, setup: Setup, store: Store, mirror: Mirror, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        store: Store,
+        mirror: Mirror,
+        ledger: Ledger,
+        local: LocalModel | None,
+    ) -> None:
         self.setup = setup
         self.store = store
         self.mirror = mirror
@@ -53,7 +60,7 @@ class State:
         self.searcher.embedder = make_embedder(setup, self.pool)
         self.ingester = Ingester(self.searcher, self.metrics)
         self.renderer = Renderer()
-        self.local: LocalModel | None = None
+        self.local = local
         self.exchanges: set[Exchange] = set()
         self._watch_parts()
         self.is_draining = False  # not ready any more
@@ -66,6 +73,9 @@ class State:
         metrics.journal_bytes.set_function(lambda: ledger.stats().backlog_bytes)
         metrics.ledger_failures.set_function(lambda: ledger.stats().failures)
         metrics.leases_lapsed.set_function(lambda: admission.num_lapsed)
+        if local := self.local:
+            metrics.local_ready.set_function(lambda: local.is_ready)
+            metrics.local_restarts.set_function(lambda: local.num_restarts)
         for name in (name for name, it in self.setup.config.families.items() if it.queue):
             metrics.waiting.labels(name).set_function(partial(admission.num_waiting, name))
 
@@ -129,13 +139,13 @@ class State:
 
 
 @contextlib.asynccontextmanager
-async def open_state(loaded: Loaded) -> AsyncIterator[State]:
-    """Everything but the local model server, which `serve` starts."""
+async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIterator[State]:
+    """`local`: the model server that runs here, if one does."""
     setup = make_setup(loaded)
     store = Store.open(loaded.config.store.url)
     await store.write(plant, loaded.config)
     ledger = await Ledger.open(store, loaded.config.store)
-    state = State(setup, store, await Mirror.open(store), ledger)
+    state = State(setup, store, await Mirror.open(store), ledger, local)
     work = (state.watch_file(), state.mirror.run(), ledger.run(), state.ingester.run())
     tasks = [asyncio.create_task(it) for it in work]
     try:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from gateway import cli, terminal
 from gateway.cli import main
 
-
 TOWN = """
 [upstreams.up]
 base_url = "http://127.0.0.1:1/v1"

@@ -5,8 +5,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import psutil
 import pytest
@@ -14,8 +12,6 @@ import pytest
 from gateway import local
 from gateway.config import Local
 from gateway.local import LocalError, LocalModel, command
-from gateway.metrics import Metrics
-from gateway.upstream import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -33,20 +29,11 @@ sys.stdin.read()
 """
 
 
-@asynccontextmanager
-async def child(
-    monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float = 60.0
-) -> AsyncIterator[LocalModel]:
+def model(monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float = 60.0) -> LocalModel:
     with socket.create_server(("127.0.0.1", 0)) as it:
         port = it.getsockname()[1]
     monkeypatch.setattr(local, "command", lambda _: [sys.executable, "-c", script, str(port)])
-    client = Client()
-    model = LocalModel(Local(port=port, ready_s=ready_s, backoff_s=0.01), client, Metrics())
-    try:
-        yield model
-    finally:
-        await model.close()
-        await client.close()
+    return LocalModel(Local(port=port, ready_s=ready_s, backoff_s=0.01))
 
 
 def children() -> list[psutil.Process]:
@@ -54,19 +41,20 @@ def children() -> list[psutil.Process]:
 
 
 async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with child(monkeypatch, ANSWERS) as model:
-        await model.start()
-        assert model.is_ready
+    async with model(monkeypatch, ANSWERS) as it:
+        await it.until_ready()
+        assert it.is_ready
         (first,) = children()
         os.kill(first.pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while model.is_ready:  # noqa: ASYNC110
+            while it.is_ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-            assert model.retry_after_s >= 1
-            while not model.is_ready:  # noqa: ASYNC110
+            assert it.retry_after_s >= 1
+            while not it.is_ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         (second,) = children()
         assert second.pid != first.pid
+        assert it.num_restarts == 1
     assert not children()
 
 
@@ -76,9 +64,9 @@ async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_child_that_never_answers_is_an_error_at_the_start(
     monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float
 ) -> None:
-    async with child(monkeypatch, script, ready_s) as model:
+    async with model(monkeypatch, script, ready_s) as it:
         with pytest.raises(LocalError):
-            await model.start()
+            await it.until_ready()
     assert not children()
 
 

@@ -5,10 +5,11 @@ Which limits hold for a request is decided here; how they count is `limits`', wh
 is `ledger`'s.
 """
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from gateway.budgets import over_soft, with_budgets
-from gateway.call import Call
+from gateway.call import Call, Principal
 from gateway.charges import charge, worst
 from gateway.counting import prompt_bound
 from gateway.errors import GatewayError, QuotaExhausted, RateLimited, Unavailable
@@ -71,7 +72,7 @@ async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:
     if call.route == "embeddings":
         completion = 0
     bound = Amounts(tokens=prompt + completion, cost=worst(targets, prompt, completion))
-    demands = demands_for(_subjects(call, setup, state.mirror), bound)
+    demands = demands_for(_subjects(call.principal, call.family, setup, state.mirror), bound)
     family = setup.config.families[call.family]
     queue = QueuePolicy(call.family, family.queue, family.queue_s) if family.queue else None
     outcome = await state.admission.reserve(demands, queue)
@@ -91,13 +92,28 @@ async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:
         raise
 
 
-def _subjects(call: Call, setup: Setup, mirror: Mirror) -> Iterator[tuple[str, Sequence[Rule]]]:
-    """Who is counted, and by which rules: everybody, the family, the team, the key."""
-    config, who = setup.config, call.principal
+@contextlib.asynccontextmanager
+async def counted(who: Principal, state: State) -> AsyncIterator[None]:
+    """A request that no model answers: it counts and takes a slot. Raises RateLimited."""
+    demands = demands_for(_subjects(who, "", state.setup, state.mirror), Amounts())
+    outcome = await state.admission.reserve(demands)
+    if isinstance(outcome, Refusal):
+        raise _refusal(outcome)
+    try:
+        yield
+    finally:
+        await state.admission.settle(outcome, Amounts())
+
+
+def _subjects(
+    who: Principal, family: str, setup: Setup, mirror: Mirror
+) -> Iterator[tuple[str, Sequence[Rule]]]:
+    """Who is counted, and by which rules: everybody, the family (if any), the team, the key."""
+    config = setup.config
     team = mirror.teams.get(who.team)
     for subject, limits in (
         ("global", config.server.limits),
-        (f"family:{call.family}", config.families[call.family].limits),
+        (f"family:{family}", config.families[family].limits if family else ""),
         (f"team:{who.team}", team.limits if team else ""),
         (f"key:{who.key_id}", who.limits or config.server.key_limits),
     ):

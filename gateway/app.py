@@ -23,6 +23,7 @@ from gateway import admin, chat, config_file, releases, responses
 from gateway.auth import require
 from gateway.call import Route
 from gateway.config import Server
+from gateway.edge import LOOPBACK, is_loopback
 from gateway.errors import (
     BadRequest,
     ClientGone,
@@ -36,13 +37,13 @@ from gateway.errors import (
 from gateway.logs import log_request
 from gateway.reply import Exchange, read_body
 from gateway.request import read_call
+from gateway.retrieval import api as retrieval
 from gateway.state import State
 from gateway.trace import request_id
 
 log = logging.getLogger("glassgate")
 
 QUIET = {"/health/live", "/health/ready", "/metrics"}  # asked all the time: not logged
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -130,6 +131,7 @@ DOORS = (
     Door("GET", "/health/ready", "open", ready),
     Door("GET", "/metrics", "metrics", metrics),
     Door("GET", "/admin/config", "admin", show_config),
+    *(Door(method, path, "files", endpoint) for method, path, endpoint in retrieval.ROUTES),
     *(Door(method, path, "admin", endpoint) for method, path, endpoint in admin.ROUTES),
 )
 
@@ -216,10 +218,6 @@ class _Guard:
             )
             require(principal, self.scope)
         await self.app(scope, receive, send)
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
 
 
 def client_address(scope: Scope, server: Server) -> str:

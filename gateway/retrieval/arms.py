@@ -158,6 +158,8 @@ class SqliteArms:
         self, connection: sa.Connection, scope: Scope, vector: Vectors, limit: int
     ) -> dict[int, float]:
         matrix = self._matrix(connection, scope)
+        if not len(matrix.ids):
+            return {}
         is_seen = (matrix.added <= scope.snapshot) & (matrix.removed > scope.snapshot)
         if scope.where is not None:
             is_seen &= np.isin(matrix.ids, self._passing(connection, scope))

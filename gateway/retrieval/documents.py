@@ -57,10 +57,10 @@ def attach(
     )
     newest = _newest(connection, store.id, file.id)
     if newest and newest.hash == file.hash and not newest.removed:
-        if attributes:
-            change = documents.update().where(documents.c.id == newest.id)
-            connection.execute(change.values(attributes=attributes))
-        return find_document(connection, store.tenant, store.id, file.id)
+        changes = {"attributes": attributes or newest.attributes, "batch": batch or newest.batch}
+        change = documents.update().where(documents.c.id == newest.id)
+        connection.execute(change.values(changes))
+        return msgspec.structs.replace(newest, **changes)
     row: dict[str, Any] = {
         "store": store.id,
         "file": file.id,
@@ -227,7 +227,17 @@ def detach(connection: sa.Connection, arms: Arms, tenant: str, store_id: str, fi
     note(connection, TOPIC)
 
 
-def cancel_batch(connection: sa.Connection, store_id: str, batch: str) -> None:
+def change_attributes(
+    connection: sa.Connection, tenant: str, store_id: str, file_id: str, given: dict[str, Any]
+) -> Document:
+    found = find_document(connection, tenant, store_id, file_id)
+    change = documents.update().where(documents.c.id == found.id)
+    connection.execute(change.values(attributes=given))
+    return msgspec.structs.replace(found, attributes=given)
+
+
+def cancel_batch(connection: sa.Connection, tenant: str, store_id: str, batch: str) -> None:
+    find_store(connection, tenant, store_id)
     connection.execute(
         documents.update()
         .where(documents.c.store == store_id, documents.c.batch == batch)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import sqlalchemy as sa
 
-from gateway.errors import NotFound
+from gateway.errors import BadRequest, NotFound
 from gateway.store.rows import now_ms, put
 from gateway.store.tables import files
 
@@ -43,6 +43,18 @@ def new_id(prefix: str) -> str:
 def put_file(connection: sa.Connection, file: File, content: bytes) -> File:
     put(connection, files, msgspec.structs.asdict(file) | {"content": content})
     return file
+
+
+def add_file(
+    connection: sa.Connection, file: File, content: bytes, max_files: int, max_bytes: int
+) -> File:
+    """Raises BadRequest when the tenant has no room left."""
+    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(files.c.bytes), 0))
+    count, size = connection.execute(sums.where(files.c.tenant == file.tenant)).one()
+    if count >= max_files or size + file.bytes > max_bytes:
+        room = f"{max_files} files of {max_bytes} bytes together"
+        raise BadRequest(f"there is room for {room}", param="file", code="no_room")
+    return put_file(connection, file, content)
 
 
 def find_file(connection: sa.Connection, tenant: str, file_id: str) -> File:

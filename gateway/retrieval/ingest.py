@@ -5,6 +5,7 @@ published. A run brings its documents as one snapshot, and leaves alone what did
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,10 +30,14 @@ from gateway.store.tables import vector_stores
 
 log = logging.getLogger("glassgate.ingest")
 
-CUTTING = "1"  # changes with whatever makes other passages of the same bytes
+CUTTING = b"1"  # changes with whatever makes other passages of the same bytes
 TOGETHER = 64  # passages of several documents that are embedded at once
 IDLE_S = 30.0  # between two looks for what others left behind
 RETRY_S = 2.0
+
+
+def file_hash(content: bytes) -> str:
+    return hashlib.sha256(CUTTING + content).hexdigest()
 
 
 class Ingester:
@@ -143,7 +148,7 @@ class Run:
             tenant=self._tenant,
             filename=source,
             purpose="assistants",
-            hash=digest(f"{CUTTING}\0{raw!r}"),
+            hash=file_hash(raw),
             bytes=len(raw),
             created_at=now_ms(),
         )

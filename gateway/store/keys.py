@@ -20,7 +20,7 @@ from gateway.store.tables import keys
 from gateway.store.teams import find_team
 
 ROUTES = frozenset({"chat", "completions", "embeddings", "responses"})
-SCOPES = ROUTES | {"infer", "pin", "metrics", "admin"}
+SCOPES = ROUTES | {"infer", "files", "pin", "metrics", "admin"}
 DAY_MS = 86_400_000
 
 

@@ -1,0 +1,43 @@
+"""How good a ranking is, and how sure one may be of a difference. Small, so that a hand can check.
+
+A ranking is a sequence of names, the best first; what is relevant is a set, each of gain 1.
+"""
+
+import math
+from collections.abc import Collection, Hashable, Sequence
+
+import numpy as np
+
+
+def ndcg(ranking: Sequence[Hashable], relevant: Collection[Hashable], k: int = 10) -> float:
+    """Discounted cumulative gain at k, over that of the best possible (Järvelin & Kekäläinen)."""
+    gains = [1 / math.log2(rank + 1) for rank, it in enumerate(ranking[:k], 1) if it in relevant]
+    best = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(relevant)) + 1))
+    return sum(gains) / best if best else 0.0
+
+
+def recall(ranking: Sequence[Hashable], relevant: Collection[Hashable], k: int = 10) -> float:
+    """The share of what is relevant that is among the first k."""
+    return len(set(ranking[:k]) & set(relevant)) / len(relevant) if relevant else 0.0
+
+
+def reciprocal_rank(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> float:
+    """1 / the place of the first that is relevant; 0 without one."""
+    return next((1 / rank for rank, it in enumerate(ranking, 1) if it in relevant), 0.0)
+
+
+def paired_interval(
+    ours: Sequence[float], theirs: Sequence[float], resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean difference, questions resampled."""
+    difference = np.asarray(ours) - np.asarray(theirs)
+    rng = np.random.default_rng(seed)
+    picked = rng.integers(0, len(difference), (resamples, len(difference)))
+    low, high = np.quantile(difference[picked].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def area_under(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The chance that a positive scores above a negative: 0.5 tells nothing, 1 all."""
+    above = np.subtract.outer(np.asarray(positive), np.asarray(negative))
+    return float((above > 0).mean() + (above == 0).mean() / 2)

@@ -99,9 +99,12 @@ def greeting(state: "State", port: int) -> list[str]:
 def _bind(server: Server) -> socket.socket:
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     try:
-        return socket.create_server((server.host, server.port), family=family, backlog=2048)
+        listening = socket.create_server((server.host, server.port), family=family, backlog=2048)
     except OSError as error:
         raise ServeError(
             f"cannot listen on {server.host}:{server.port}: {error.strerror};"
             " choose another with --port"
         ) from error
+    # Connections inherit it: a chunk must not wait until the client has acknowledged the last one.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening

@@ -119,6 +119,7 @@ class Upstream:
 async def running(server: uvicorn.Server) -> AsyncIterator[str]:
     """The server's URL, while it serves on a free port."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.001)

@@ -90,6 +90,17 @@ async def test_every_route_is_closed_but_for_who_has_its_scope(open_house: Any) 
             assert await status(keys[door.scope]) not in (401, 403), door
 
 
+async def test_the_config_is_shown_to_who_administers(open_house: Any) -> None:
+    async with open_house() as house:
+        new = NewKey(name="k", scopes=("admin",))
+        _, key = await house.state.store.write(create, By("test"), OPERATOR, new)
+        await house.state.mirror.refresh()
+        reply = await house.ask("GET", "/admin/config", headers={"authorization": f"Bearer {key}"})
+        shown = (await reply.json())["data"]
+        assert shown["server.port"] == {"value": 8080, "origin": "default"}
+        assert shown["upstreams.up.model"]["value"] == "up-model"
+
+
 async def test_paths_and_methods_that_nobody_serves(open_house: Any) -> None:
     async with open_house() as house:
         for method, path, status in (

@@ -74,3 +74,18 @@ docs: $(VENV)/.dev  ## write docs/reference.md from the code
 
 lessons: $(VENV)/.serve pull  ## the course, lesson by lesson (CHAPTER=00_model, ANSWERS=1)
 	@$(VENV)/bin/python -m lessons $(CHAPTER) $(if $(ANSWERS),--answers)
+
+# --- measure: each prints one JSON object as its last line ----------------------
+
+bench-engine: $(VENV)/.dev $(BENCH)/.ready pull  ## the engine against llama.cpp and transformers
+	@$(VENV)/bin/python tests/bench/engine.py
+
+bench-gateway: $(VENV)/.dev  ## the gateway against a bare proxy (needs wrk: apt-get install wrk)
+	@.ci/services
+	@$(VENV)/bin/python -m loadtests.overhead $(ARGS)
+
+bench-ledger: $(VENV)/.dev  ## journal, ledger and reports over 10^6 rows
+	@$(VENV)/bin/python tests/bench/ledger.py
+
+bench-retrieval: $(VENV)/.dev pull  ## nDCG and latency of search
+	@$(VENV)/bin/python tests/bench/retrieval.py

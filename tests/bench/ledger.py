@@ -1,9 +1,9 @@
 """What the ledger costs a request, and how long its reports take over a million rows.
 
-    python tests/bench/ledger.py [--rows 1000000] [--keys 1000] [--url postgresql://…]
+    python tests/bench/ledger.py [--rows 1000000] [--keys 1000] [--url postgresql://…] [--fill]
 
 The rows are spread over 90 days, all keys and 3 families. The last line of standard output is one
-JSON object.
+JSON object; with --fill it only fills the store and prints a key that opens it.
 """
 
 import argparse
@@ -70,7 +70,18 @@ def add_keys(store: Store, count: int) -> str:
         key, text = keys.create(connection, By("bench"), OPERATOR, NewKey(name="bench"))
         row = msgspec.structs.asdict(key) | {"version": 1}
         rows = [row | {"id": f"key{n:09}", "name": f"client {n}"} for n in range(count)]
-        connection.execute(key_table.insert(), rows)
+        if rows:
+            connection.execute(key_table.insert(), rows)
+    return text
+
+
+def fill(store: Store, rows: int, active: int, num_keys: int) -> str:
+    """So many keys and ledger rows; the text of one real key."""
+    text = add_keys(store, num_keys)
+    made = made_rows(rows, active)
+    while batch := list(itertools.islice(made, BATCH)):
+        with store.begin(write=True) as connection:
+            usage.post(connection, batch)
     return text
 
 
@@ -143,26 +154,25 @@ async def request_times(store: Store, folder: Path, text: str) -> dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--keys", type=int, default=1000)
+    parser.add_argument("--keys", type=int, default=1000, help="keys that the rows name")
+    parser.add_argument("--all-keys", type=int, default=100_000)
     parser.add_argument("--url")
+    parser.add_argument("--fill", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = Store.open(args.url or f"sqlite:///{folder / 'glassgate.db'}")
-        text = add_keys(store, 100_000)
-        rows = made_rows(args.rows, args.keys)
         start = time.perf_counter()
-        while batch := list(itertools.islice(rows, BATCH)):
-            with store.begin(write=True) as connection:
-                usage.post(connection, batch)
+        text = fill(store, args.rows, args.keys, args.all_keys)
         filled_s = time.perf_counter() - start
-        result: dict[str, object] = {"rows": args.rows, "keys": 100_000, "active": args.keys}
-        result["fill_rows_per_s"] = round(args.rows / filled_s)
-        result |= report_times(store)
-        result |= asyncio.run(request_times(store, folder, text))
-        result["store_mb"] = round(sum(it.stat().st_size for it in folder.glob("*.db*")) / 1e6)
+        if not args.fill:
+            result: dict[str, object] = {"rows": args.rows, "keys": args.all_keys}
+            result |= {"active": args.keys, "fill_rows_per_s": round(args.rows / filled_s)}
+            result |= report_times(store)
+            result |= asyncio.run(request_times(store, folder, text))
+            result["store_mb"] = round(sum(f.stat().st_size for f in folder.glob("*.db*")) / 1e6)
         store.close()
-    print(json.dumps(result))
+    print(text if args.fill else json.dumps(result))
 
 
 if __name__ == "__main__":

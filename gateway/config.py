@@ -214,7 +214,7 @@ class Index(Section):
     corpus: str = ""  # ingested at the start of `glassgate serve`: pydoc:topics, or a path
     fusion: Literal["rrf", "min-max"] = "rrf"
     top_k: int = 6  # passages, at most
-    threshold: float = 0.0  # the cosine below which a passage is not relevant
+    threshold: float = 0.0  # the cosine below which a passage is not relevant; 0: all are
     order: Literal["best_first", "best_last"] = "best_last"
     rerank: str = ""  # the family whose likelihood of the question orders the passages anew
     on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant

@@ -26,7 +26,7 @@ MATRIX_BYTES = 1 << 30  # of all matrices in memory together
 LOCK = 0x676C617374  # PostgreSQL's advisory lock of `prepare`
 MAX_WORDS = 64  # of a question
 _WORD = re.compile(r"\w+")
-_STOP = re.compile(
+STOP = re.compile(  # words that tell no two passages apart
     "a|an|and|are|as|at|be|but|by|can|do|does|for|from|had|has|have|how|i|if|in|into|is|it|its|my"
     "|of|on|or|so|than|that|the|their|them|then|there|these|they|this|to|was|we|were|what|when"
     "|where|which|who|whose|why|will|with|would|you|your"
@@ -83,7 +83,7 @@ def word_of(store: str) -> str:
 def words_of(question: str) -> list[str]:
     """What of a question can tell passages apart; all of it where nothing can."""
     words = list(dict.fromkeys(_WORD.findall(question.lower())))[:MAX_WORDS]
-    return [word for word in words if not _STOP.fullmatch(word)] or words
+    return [word for word in words if not STOP.fullmatch(word)] or words
 
 
 def seen_from(table: sa.FromClause, passage: sa.ColumnElement[Any]) -> sa.FromClause:

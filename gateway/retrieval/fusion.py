@@ -43,7 +43,8 @@ def without_repeats(texts: Sequence[str], same: float = SAME) -> list[int]:
     kept: list[tuple[int, set[str]]] = []
     for place, text in enumerate(texts):
         words = set(_WORD.findall(text.lower()))
-        if all(len(words & other) <= same * len(words | other) for _, other in kept):
+        if all(words != other and len(words & other) <= same * len(words | other)
+               for _, other in kept):  # fmt: skip
             kept.append((place, words))
     return [place for place, _ in kept]
 

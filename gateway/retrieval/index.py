@@ -51,6 +51,10 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     score: float = 0.0
     relevance: float | None = None
 
+    @property
+    def indexed(self) -> str:
+        return f"{self.heading}\n{self.text}"
+
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     hits: list[Hit]
@@ -187,7 +191,7 @@ def read_hits(connection: sa.Connection, scope: Scope, order: Sequence[int]) -> 
 
 
 async def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:
-    scores = await reranker.scores(question, [f"{it.heading}\n{it.text}" for it in hits])
+    scores = await reranker.scores(question, [it.indexed for it in hits])
     if scores is None:
         return hits
     places = sorted(range(len(hits)), key=lambda place: -scores[place])

@@ -112,12 +112,14 @@ def _units(text: str, span: Span, pieces: Pieces, room: int) -> list[tuple[int, 
 
 
 def _split(text: str, start: int, end: int, cutter: re.Pattern[str]) -> Iterator[Span]:
-    for gap in cutter.finditer(text, start, end):
-        if text[start : gap.start()].strip():
-            yield start, gap.start()
-        start = gap.end()
-    if text[start:end].strip():
-        yield start, end - (len(text[start:end]) - len(text[start:end].rstrip()))
+    """The parts between the cuts, without the white space around them."""
+    cuts = [it.span() for it in cutter.finditer(text, start, end)]
+    for first, last in zip(
+        [start, *(it[1] for it in cuts)], [*(it[0] for it in cuts), end], strict=True
+    ):
+        part = text[first:last]
+        if part.strip():
+            yield first + len(part) - len(part.lstrip()), last - len(part) + len(part.rstrip())
 
 
 def _packed(units: Sequence[tuple[int, int, int]], room: int, overlap: int) -> Iterator[Span]:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from gateway import logs
+from gateway.commands.ingest import ingest
 from gateway.commands.keys import keys, teams
 from gateway.commands.prompts import prompts
 from gateway.commands.releases import audit, releases
@@ -127,7 +128,7 @@ def _model_command(name: str, *prefix: str) -> click.Command:
     return command
 
 
-for _command in (keys, teams, prompts, releases, audit, usage, budgets):
+for _command in (keys, teams, prompts, releases, audit, usage, budgets, ingest):
     main.add_command(_command)
 for _name, _prefix in {"model": ("serve",), "pull": (), "models": ()}.items():
     main.add_command(_model_command(_name, *_prefix))

@@ -14,7 +14,7 @@ from gateway.config_file import ConfigError, Loaded, load
 from gateway.errors import ShuttingDown
 from gateway.ledger import Ledger
 from gateway.limits import Admission, Limiter, MemoryLimiter
-from gateway.local import LocalModel
+from gateway.local import LocalError, LocalModel
 from gateway.metrics import Metrics
 from gateway.reply import Exchange
 from gateway.retrieval.embedder import make_embedder
@@ -146,7 +146,13 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
     await store.write(plant, loaded.config)
     ledger = await Ledger.open(store, loaded.config.store)
     state = State(setup, store, await Mirror.open(store), ledger, local)
-    work = (state.watch_file(), state.mirror.run(), ledger.run(), state.ingester.run())
+    work = (
+        state.watch_file(),
+        state.mirror.run(),
+        ledger.run(),
+        state.ingester.run(),
+        bring_corpora(state),
+    )
     tasks = [asyncio.create_task(it) for it in work]
     try:
         yield state
@@ -160,6 +166,18 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
         await state.admission.aclose()
         await ledger.close()
         store.close()
+
+
+async def bring_corpora(state: State) -> None:
+    """What the config's indexes are to know, in the background, once the embedder is up."""
+    if state.local is not None:
+        try:
+            await state.local.until_ready()
+        except LocalError:
+            return  # `serve` says why
+    for index in state.setup.config.indexes.values():
+        if index.corpus and state.searcher.embedder is not None:
+            await state.ingester.bring(index)
 
 
 def make_limiter(config: Config, ledger: Ledger) -> Limiter:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from gateway.config import Deadlines, Retries
+from gateway.config import Config, Deadlines, Retries
 from gateway.retrieval.arms import Vectors
 from gateway.retrieval.passages import Pieces
 from gateway.routing import attempts
@@ -122,6 +122,7 @@ class HashedWords:
         if self.is_silent:
             raise EmbedderSilent("told to be silent")
         found = np.array([self._vector(text) for text in texts], np.float32)
+        found = found.reshape(len(texts), self._dimensions)
         unit: Vectors = found / np.linalg.norm(found, axis=1, keepdims=True)
         return unit
 
@@ -134,10 +135,14 @@ class HashedWords:
 
 
 def make_embedder(setup: Setup, pool: Pool) -> Embedder | None:
-    """By the family's production release as the config has it: vectors must last."""
-    family = setup.config.retrieval.embedder
-    if not family:
+    """Named by the release, which never changes: vectors must last."""
+    if not setup.config.retrieval.embedder:
         return None
-    release = setup.config.families[family].labels["production"]
+    release = embedding_release(setup.config)
     target = setup.targets[setup.config.releases[release].upstream]
     return UpstreamEmbedder(target, release, pool)
+
+
+def embedding_release(config: Config) -> str:
+    """The family's production release as the config has it: no label that moves may decide it."""
+    return config.families[config.retrieval.embedder].labels["production"]

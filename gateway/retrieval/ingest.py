@@ -13,6 +13,7 @@ from contextlib import suppress
 import msgspec
 import sqlalchemy as sa
 
+from gateway.config import Index
 from gateway.errors import GatewayError, NotFound
 from gateway.metrics import Metrics
 from gateway.retrieval import documents as docs
@@ -70,6 +71,23 @@ class Ingester:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._woken.wait()
+
+    async def bring(self, index: Index) -> None:
+        """The index's corpus into its store, once; what is there already is left alone."""
+        searcher = self._searcher
+        while True:
+            try:
+                run = Run(searcher, index.tenant, index.corpus, lambda done, total: None)
+                done = await run.ingest(index.store)
+            except EmbedderSilent:
+                await asyncio.sleep(RETRY_S)
+            except (*searcher.store.errors, GatewayError) as error:
+                log.warning("%s was not ingested: %s", index.corpus, error)
+                return
+            else:
+                self._metrics.ingested.inc(done.passages)
+                log.info("%s: %d passages are new in %s", index.corpus, done.passages, index.store)
+                return
 
     async def _one(self) -> bool:
         """The oldest document that waits. False: none does."""

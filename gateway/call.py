@@ -12,6 +12,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from gateway.prompt_file import Prompt
+    from gateway.retrieval.augment import Context
+    from gateway.retrieval.citations import Verdict
     from gateway.routing.attempts import Attempt
     from gateway.upstream import Target
 
@@ -66,13 +68,14 @@ class Call:
     picked_by: str = ""  # rule, pin, sticky or weight
     prompt: "Prompt | None" = None
     variables: dict[str, Any] = field(default_factory=dict)  # the values of its inputs
-    context: str = ""  # the passages found for it, packed
-    messages: list[dict[str, Any]] | None = None  # what it makes of the client's
+    context: "Context | None" = None  # what the release's index says to the question
+    messages: list[dict[str, Any]] | None = None  # what the prompt makes of the client's
     prompt_tokens: int = 0  # an estimate, where a rule of the family asks for it
     bound_tokens: int = 0  # no tokenizer makes more of what is sent
     reply_headers: list[tuple[str, str]] = field(default_factory=list)
     attempts: "list[Attempt]" = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    verdicts: "list[Verdict]" = field(default_factory=list)  # of the answer's citations
     finish: str = ""  # finish_reason, as the upstream gave it
     outcome: str = "running"  # ok, client_gone, or the code of the error
     started: float = field(default_factory=time.monotonic)

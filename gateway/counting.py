@@ -5,7 +5,7 @@ Without one the bound is the number of UTF-8 bytes, as no tokenizer makes more t
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -68,6 +68,10 @@ def _count(path: str, texts: list[str]) -> int:
 def count(text: str, tokenizer: str) -> int:
     """Tokens of the text, or its bytes where nobody can count."""
     return _count(tokenizer, [text]) if tokenizer else _size(text)
+
+
+def counts(texts: Sequence[str], tokenizer: str) -> list[int]:
+    return [count(text, tokenizer) for text in texts]
 
 
 def _size(text: Any) -> int:

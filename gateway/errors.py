@@ -4,6 +4,7 @@ GatewayError                  500 api_error
 ├── BadRequest                400 invalid_request_error
 │   ├── BodyTooLarge          413
 │   ├── SlowClient            408
+│   ├── NothingRelevant       422   the release refuses what its documents do not speak of
 │   ├── NotFound              404   code model_not_found for an unknown family
 │   └── MethodNotAllowed      405
 ├── Unauthenticated           401 authentication_error   code invalid_api_key
@@ -64,6 +65,11 @@ class BodyTooLarge(BadRequest):
 class SlowClient(BadRequest):
     status = 408
     code = "slow_client"
+
+
+class NothingRelevant(BadRequest):
+    status = 422
+    code = "nothing_relevant"
 
 
 class NotFound(BadRequest):

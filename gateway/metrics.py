@@ -11,7 +11,13 @@ from collections import Counter as Count
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from gateway.call import Call
@@ -74,6 +80,15 @@ class Metrics:
         self.searches = self._counter(
             "searches", "By mode: hybrid, words (no vectors), fallback (no embedder).", "mode"
         )
+        self.citations = self._counter(
+            "citations", "Sentences cited, and marks dropped that no passage holds.", "verdict"
+        )
+        self.groundedness = Histogram(
+            "glassgate_groundedness",
+            "Of each answer with passages, the share of sentences that they support.",
+            buckets=[tenth / 10 for tenth in range(11)],
+            registry=self.registry,
+        )
         self.ingested = self._counter("ingested_passages", "Passages written.")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -94,6 +109,11 @@ class Metrics:
         tally.tokens["cached"] += call.usage.cached
         tally.tokens["completion"] += call.usage.completion
         tally.cost += cost
+        for verdict in call.verdicts:
+            self.citations.labels("verified").inc(len(verdict.citations))
+            self.citations.labels("dropped").inc(verdict.num_unverified)
+            if verdict.groundedness is not None:
+                self.groundedness.observe(verdict.groundedness)
         for attempt in call.attempts:
             self._attempts[attempt.target.name, attempt.outcome] += 1
 

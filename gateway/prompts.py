@@ -76,12 +76,13 @@ async def render(call: Call, setup: Setup, renderer: Renderer) -> None:
     """
     if call.prompt is None:
         return
-    given = Given(call.body["messages"], call.variables, call.context)
+    context = call.context.text if call.context else ""
+    given = Given(call.body["messages"], call.variables, context)
     tokenizer = targets_of(call, setup)[0].tokenizer
     try:
         call.messages = await asyncio.to_thread(compose, call.prompt, given, renderer)
         sent = await body_bound({**call.body, "prompt": None, "messages": call.messages}, tokenizer)
-        if sent > call.bound_tokens + await body_bound({"input": call.context}, tokenizer):
+        if sent > call.bound_tokens + await body_bound({"input": context}, tokenizer):
             raise TemplateLimit("it repeats more of the request than was reserved for it")
     except TemplateError as error:
         code = "template_limit" if isinstance(error, TemplateLimit) else "template_failed"

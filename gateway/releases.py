@@ -30,6 +30,7 @@ def fingerprint(setup: Setup, name: str) -> str:
     release = setup.config.releases[name]
     what = {k: v for k, v in msgspec.structs.asdict(release).items() if k not in LIFECYCLE}
     what["model"] = setup.config.upstreams[release.upstream].model
+    what["index"] = setup.config.indexes.get(release.index)
     what["prompt"] = setup.prompts[release.prompt].hash if release.prompt else ""
     return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
 

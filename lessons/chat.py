@@ -1,5 +1,6 @@
 """What the lessons on prompting share: chat turns as the network sees them, and its next token."""
 
+import atexit
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,9 @@ def checkpoint() -> Checkpoint:
 
 @cache
 def renderer() -> Renderer:
-    return Renderer()
+    made = Renderer()
+    atexit.register(made.close)
+    return made
 
 
 def chat_text(messages: list[Message]) -> str:
@@ -37,7 +40,8 @@ def next_logits(text: str) -> Floats:
     """The scores [V] of what may come after the text."""
     token_ids = checkpoint().tokenizer.encode(text)
     kv = checkpoint().network.new_kv(-(-len(token_ids) // BLOCK), BLOCK)
-    return checkpoint().network.forward(single_sequence(token_ids, BLOCK), kv)[-1]
+    last: Floats = checkpoint().network.forward(single_sequence(token_ids, BLOCK), kv)[-1]
+    return last
 
 
 def say(text: str, num_tokens: int) -> str:

@@ -4,12 +4,16 @@ Knows the arithmetic. Leaves out files (`model.weights` assembles it) and fairne
 must not block for long embeds a few texts at a time.
 
 The sequences of a batch are laid end to end without padding: each matrix product runs over all
-tokens at once, attention over one sequence after the other.
+tokens at once, attention over one sequence after the other. Where BLAS is bound to one thread
+(OPENBLAS_NUM_THREADS=1) batches run side by side: threads that share nothing need not wait for one
+another, as those of one product do.
 Alphabet: T tokens of the batch, L of one sequence, B sequences, D width, H heads, Dh head width.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -19,9 +23,9 @@ from numpy.typing import NDArray
 
 from model.network import functional
 from model.network.linear import Floats
-from model.network.minilm_kernels import Norm, add_norm, bias_gelu, softmax
+from model.network.minilm_kernels import Norm, add_norm, bias_gelu, num_threads, softmax
 
-BATCH_TOKENS = 2048  # the activations of one pass take a few MB
+BATCH_TOKENS = 1024  # the activations of one pass take a few MB
 SELF_ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 
 
@@ -69,6 +73,19 @@ def shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     return found | {f"{norm}.{part}": (D,) for norm in norms for part in ("weight", "bias")}
 
 
+def split(sequences: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Batches of at most BATCH_TOKENS tokens, in order; a longer sequence is one by itself."""
+    batches: list[list[Sequence[int]]] = []
+    room = 0
+    for ids in sequences:
+        room -= len(ids)
+        if room < 0:
+            batches.append([])
+            room = BATCH_TOKENS - len(ids)
+        batches[-1].append(ids)
+    return batches
+
+
 class MiniLM:
     """Texts to unit vectors. `weights` has the names and shapes of `shapes(config)`."""
 
@@ -78,6 +95,8 @@ class MiniLM:
         self.config = config
         self.weights = weights
         self.tokenizer = tokenizer
+        side_by_side = num_threads() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
+        self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="embed")
         layers = [f"encoder.layer.{i}" for i in range(config.num_layers)]
         self._qkv = [self._columns(*(f"{at}.{name}" for name in SELF_ATTENTION)) for at in layers]
         self._out = [self._columns(f"{at}.attention.output.dense") for at in layers]
@@ -108,18 +127,13 @@ class MiniLM:
         lengths = [len(ids) for ids in sequences]
         if lengths and not 0 < min(lengths) <= max(lengths) <= self.config.num_positions:
             raise ValueError(f"a sequence has 1 to {self.config.num_positions} ids")
-        vectors = np.empty((len(sequences), self.config.hidden_size), np.float32)
-        start = 0
-        while start < len(sequences):
-            stop, tokens = start + 1, lengths[start]
-            while stop < len(sequences) and tokens + lengths[stop] <= BATCH_TOKENS:
-                tokens += lengths[stop]
-                stop += 1
-            vectors[start:stop] = self._embed_packed(sequences[start:stop])
-            start = stop
-        return vectors
+        if not sequences:
+            return np.empty((0, self.config.hidden_size), np.float32)
+        batches = split(sequences)
+        run = self._pool.map if len(batches) > 1 else map
+        return np.concatenate(list(run(self._embed_batch, batches)))
 
-    def _embed_packed(self, sequences: Sequence[Sequence[int]]) -> Floats:
+    def _embed_batch(self, sequences: Sequence[Sequence[int]]) -> Floats:
         lengths = np.array([len(ids) for ids in sequences])
         x = self._embeddings(sequences)
         for i in range(self.config.num_layers):

@@ -1,8 +1,7 @@
 """The row-wise steps of the encoder: one pass over memory each, compiled by numba.
 
 Each works in place and stands beside its form in numpy, which takes over where there is no numba
-and which a test holds it to. They run on one thread: a pool beside that of BLAS would make the two
-spin against each other.
+and which a test holds it to. They let go of the interpreter: batches may run side by side.
 Alphabet: T tokens, D features.
 """
 
@@ -15,8 +14,10 @@ from model.network.linear import Floats
 
 try:
     from numba import njit
-except ImportError:  # no wheel for this Python
-    njit = None  # type: ignore[assignment]
+
+    from model.network import compiler
+except ModuleNotFoundError:  # no wheel of numba for this Python
+    njit, compiler = None, None  # type: ignore[assignment]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Norm = tuple[Floats, Floats, float]  # gain [D], shift [D], epsilon
@@ -35,6 +36,11 @@ EXP_P = tuple(map(f4, (  # e^r for |r| ≤ ln 2 / 2: the coefficients of Cephes'
     1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
     5.0000001201e-1,
 )))  # fmt: skip
+
+
+def num_threads() -> int:
+    """How many may compute at a time."""
+    return compiler.num_threads() if compiler else 1
 
 
 def compiled(in_numpy: Callable[..., Any]) -> Callable[[F], F]:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.network import minilm
 from model.network import minilm_kernels as kernels
-from model.network.minilm import BATCH_TOKENS, reference_embed
+from model.network.minilm import reference_embed
 from model.weights import load_minilm
 from model.weights.tiny import tiny_minilm
 
@@ -37,10 +38,25 @@ def test_company_changes_nothing(batch: list[list[int]]) -> None:
     np.testing.assert_allclose(TINY.embed(batch), alone, atol=1e-5)
 
 
-def test_more_tokens_than_one_pass_takes() -> None:
-    batch = [[i % 250] * 300 for i in range(2 * BATCH_TOKENS // 300 + 1)]
-    alone = np.concatenate([TINY.embed([ids]) for ids in batch])
-    np.testing.assert_allclose(TINY.embed(batch), alone, atol=1e-5)
+@pytest.mark.parametrize("blas_threads", ["1", "2"])
+def test_batches_side_by_side_or_in_turn(
+    blas_threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", blas_threads)
+    monkeypatch.setattr(minilm, "num_threads", lambda: 3)
+    network = tiny_minilm()
+    sequences = [[i % 250] * 300 for i in range(20)]
+    alone = np.concatenate([TINY.embed([ids]) for ids in sequences])
+    np.testing.assert_allclose(network.embed(sequences), alone, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 2 * minilm.BATCH_TOKENS), max_size=12))
+def test_batches_keep_order_and_bound(lengths: list[int]) -> None:
+    sequences = [[i] * length for i, length in enumerate(lengths)]
+    batches = minilm.split(sequences)
+    assert [ids for batch in batches for ids in batch] == sequences
+    for batch in batches:
+        assert len(batch) == 1 or sum(map(len, batch)) <= minilm.BATCH_TOKENS
 
 
 def test_texts_are_cut_and_may_be_empty() -> None:

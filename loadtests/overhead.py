@@ -133,7 +133,9 @@ def gateway(upstream: str, rows: int, num_keys: int) -> Iterator[Server]:
         command = [sys.executable, "-m", "gateway", "gateway", "--config", str(config)]
         with running(0, *command, port=port) as pid:
             headers = {"authorization": f"Bearer {key}"}
-            yield Server("glassgate", f"http://127.0.0.1:{port}/v1", headers, pid)
+            ours = Server("glassgate", f"http://127.0.0.1:{port}/v1", headers, pid)
+            sequential_p50_ms(ours, count=20)  # the port opens before the store is read
+            yield ours
 
 
 def wrk(server: Server, seconds: float, is_streamed: bool) -> Round:

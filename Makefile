@@ -7,7 +7,8 @@ BENCH  ?= .venv-bench
 PIP     = -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve pull test test-services check format docs lock lessons
+.PHONY: help serve pull test test-services check format docs lock lessons \
+        bench-engine bench-gateway bench-ledger bench-retrieval
 
 help:  ## what can be made here
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -69,8 +70,9 @@ format: $(VENV)/.dev  ## put the code in form
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-docs: $(VENV)/.dev  ## write docs/reference.md from the code
+docs: $(VENV)/.dev  ## write docs/reference.md and README's map from the code
 	$(VENV)/bin/python docs/make_reference.py
+	$(VENV)/bin/python docs/make_map.py
 
 lessons: $(VENV)/.serve pull  ## the course, lesson by lesson (CHAPTER=00_model, ANSWERS=1)
 	@$(VENV)/bin/python -m lessons $(CHAPTER) $(if $(ANSWERS),--answers)

@@ -162,12 +162,13 @@ class Tokenizer:
         """The bytes that the token stands for; empty for an id outside the vocabulary."""
         data = self._bytes.get(token_id)
         if data is None:
-            data = self._bytes[token_id] = self._piece_bytes(self.backend.id_to_token(token_id))
+            piece = self.backend.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
+            if piece is None:  # not remembered: there is no end of such ids
+                return b""
+            data = self._bytes[token_id] = self._piece_bytes(piece)
         return data
 
-    def _piece_bytes(self, piece: str | None) -> bytes:
-        if piece is None:
-            return b""
+    def _piece_bytes(self, piece: str) -> bytes:
         if "ByteLevel" in self._decoder and all(c in BYTE_OF for c in piece):
             return bytes(BYTE_OF[c] for c in piece)
         if "ByteFallback" in self._decoder and (match := BYTE_PIECE.fullmatch(piece)):

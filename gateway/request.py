@@ -68,4 +68,11 @@ def read_call(
         call.num_choices = fields.n or 1
     if isinstance(fields, ChatFields):
         call.asked_prompt = fields.prompt
+    if isinstance(fields, CompletionFields):
+        call.num_choices *= _num_prompts(fields.prompt)
     return call
+
+
+def _num_prompts(prompt: Prompt) -> int:
+    """One text or one list of token ids is one prompt; else each item is one."""
+    return 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)

@@ -12,8 +12,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from gateway.prompt_file import Prompt
-    from gateway.retrieval.augment import Context
     from gateway.retrieval.citations import Verdict
+    from gateway.retrieval.found import Context
     from gateway.routing.attempts import Attempt
     from gateway.upstream import Target
 

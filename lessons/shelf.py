@@ -18,7 +18,8 @@ import numpy.typing as npt
 from gateway.metrics import Metrics
 from gateway.retrieval import documents as docs
 from gateway.retrieval.files import File, put_file
-from gateway.retrieval.index import Hit, Searcher, read_hits
+from gateway.retrieval.found import Hit
+from gateway.retrieval.index import Searcher, read_hits
 from gateway.retrieval.parsers import TOPICS, parse
 from gateway.retrieval.passages import MAX_PIECES, Passage, Pieces, cut
 from gateway.retrieval.stores import create_store, find_store, new_store, scope_of

@@ -22,7 +22,8 @@ from gateway.retrieval import documents as docs
 from gateway.retrieval import files, shapes, stores
 from gateway.retrieval.arms import Arms
 from gateway.retrieval.files import File, new_id
-from gateway.retrieval.index import Found, How
+from gateway.retrieval.found import Found
+from gateway.retrieval.index import How
 from gateway.retrieval.ingest import file_hash
 from gateway.retrieval.multipart import read_form
 from gateway.retrieval.stores import VectorStore

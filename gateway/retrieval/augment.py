@@ -6,56 +6,16 @@ token of a chat template.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
-
-import msgspec
 
 from gateway.config import Index
 from gateway.errors import BadRequest, NotFound, Unavailable
-from gateway.retrieval.index import Hit, How, Mode, Reranker, Searcher
+from gateway.retrieval.found import Context, Dropped, Hit
+from gateway.retrieval.index import How, Reranker, Searcher
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, as the release's model counts
-Why = Literal["threshold", "budget"]
-Policy = Literal["", "answer", "say", "refuse"]
 NOTHING_FOUND = "(No passage in the documents is relevant to the question.)"
 _TAG = re.compile(r"<(?=\s*/?\s*passage)|<(?=\s*\|)", re.IGNORECASE)
-
-
-class Dropped(msgspec.Struct, frozen=True):
-    hit: Hit
-    why: Why
-
-
-class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """`given` in the order of the text: the first is [1]. `policy` is what the release does when
-    nothing is relevant, and "" when something is."""
-
-    text: str
-    given: list[Hit]
-    dropped: list[Dropped]
-    tokens: int
-    mode: Mode | Literal["missing"]  # "missing": there is no such store yet
-    store: str = ""
-    snapshot: int = 0
-    epoch: int = 0
-    num_repeats: int = 0
-    policy: Policy = ""
-
-    @property
-    def header(self) -> str:
-        """The value of x-glassgate-context."""
-        reasons = Counter(it.why for it in self.dropped)
-        parts = [
-            f"passages={len(self.given)}",
-            f"tokens={self.tokens}",
-            *(f"dropped-{why}={count}" for why, count in sorted(reasons.items())),
-            f"repeats={self.num_repeats}",
-            f"search={self.mode}",
-            f"store={self.store}@{self.snapshot}",
-        ]
-        return "; ".join(parts)
 
 
 async def retrieve(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.retrieval.arms import STOP
-from gateway.retrieval.index import Hit
+from gateway.retrieval.found import Hit
 
 ENOUGH = 0.6  # of a sentence's content words
 FEW = 3  # content words, below which a sentence claims nothing

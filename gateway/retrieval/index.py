@@ -6,7 +6,7 @@ the embedder again (its breaker bounds what that costs).
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from gateway.metrics import Metrics
 from gateway.retrieval.arms import Arms, Scope, arms_for
 from gateway.retrieval.embedder import Embedder, EmbedderSilent
 from gateway.retrieval.filters import condition
+from gateway.retrieval.found import Found, Hit, Mode
 from gateway.retrieval.fusion import FUSIONS, Fusion, without_repeats
 from gateway.retrieval.stores import TOUCH_MS, VectorStore, named_store, scope_of, touch
 from gateway.store import Store
@@ -24,7 +25,6 @@ from gateway.store.rows import now_ms
 from gateway.store.tables import documents, files, passages, vector_stores
 
 DEPTH = 50  # passages that each arm brings
-Mode = Literal["hybrid", "words", "fallback"]
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,36 +33,6 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = Index(store="").top_k
     fusion: Fusion = Index(store="").fusion
     filters: dict[str, Any] | None = None
-
-
-class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """`score` orders the hits of one search, in [0, 1]. `relevance` is the cosine with the
-    question: an upper bound of it where only words found the passage, None without an embedder.
-    """
-
-    passage: int
-    file: str
-    filename: str
-    heading: str
-    text: str
-    start: int
-    end: int
-    attributes: dict[str, Any]
-    score: float = 0.0
-    relevance: float | None = None
-
-    @property
-    def indexed(self) -> str:
-        return f"{self.heading}\n{self.text}"
-
-
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    hits: list[Hit]
-    mode: Mode  # "words": there are no vectors; "fallback": the embedder did not answer
-    store: str
-    snapshot: int
-    epoch: int
-    num_repeats: int = 0  # passages left out, as another says the same
 
 
 class Reranker(Protocol):

@@ -9,7 +9,7 @@ from gateway.config import Section
 from gateway.retrieval.documents import Document
 from gateway.retrieval.files import File, Order, Page
 from gateway.retrieval.filters import Key
-from gateway.retrieval.index import Found
+from gateway.retrieval.found import Found
 from gateway.retrieval.passages import MAX_PIECES, OVERLAP
 from gateway.retrieval.stores import VectorStore
 

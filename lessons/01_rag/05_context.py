@@ -10,8 +10,8 @@ import msgspec
 
 from gateway.config import Index
 from gateway.retrieval.augment import pack, render
+from gateway.retrieval.found import Hit
 from gateway.retrieval.fusion import min_max
-from gateway.retrieval.index import Hit
 from lessons.shelf import answerable, average, pieces, rankings, shelf
 from lessons.story import Claim, Exercise, Result
 

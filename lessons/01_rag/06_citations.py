@@ -9,8 +9,8 @@ compares words: it catches invented numbers and names, and can be fooled by a 'n
 import re
 
 from gateway.retrieval.citations import verify
+from gateway.retrieval.found import Hit
 from gateway.retrieval.fusion import min_max
-from gateway.retrieval.index import Hit
 from lessons.shelf import answerable, average, rankings, shelf
 from lessons.story import Claim, Exercise, Result
 

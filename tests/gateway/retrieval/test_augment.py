@@ -12,7 +12,7 @@ from gateway.config import Index
 from gateway.errors import Unavailable
 from gateway.retrieval.augment import NOTHING_FOUND, block, pack, render, retrieve
 from gateway.retrieval.embedder import HashedWords
-from gateway.retrieval.index import Hit
+from gateway.retrieval.found import Hit
 
 anyio = pytest.mark.anyio
 INDEX = Index(store="shelf", threshold=0.3, order="best_first")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.retrieval.citations import sentences, verify
-from gateway.retrieval.index import Hit
+from gateway.retrieval.found import Hit
 
 POPITEM = "popitem() removes and returns a pair in LIFO order. Changed in version 3.7."
 TEA = "Green tea should steep for two minutes in water of 80 degrees."

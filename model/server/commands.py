@@ -3,14 +3,13 @@
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
-)  # fmt: skip
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 POSITIVE = click.IntRange(1)
 ENGINE_OPTIONS = {  # fields of EngineConfig, which knows the defaults
     "num_blocks": "Blocks of the KV cache.",
@@ -137,6 +136,11 @@ def calibrate(model: str, threads: int | None, name: str | None, target: Path) -
 
 
 def use_threads(threads: int | None) -> None:
-    """Set the number of threads of BLAS and numba, who read it once, when they are imported."""
+    """Set the number of threads of numba and BLAS, who read it once, when they are imported.
+
+    Where kernels are compiled they share the work out themselves: BLAS keeps to one thread, as its
+    idle ones spin and take the processor from the others.
+    """
     count = str(threads or len(os.sched_getaffinity(0)))
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
+    os.environ["NUMBA_NUM_THREADS"] = count
+    os.environ.update(dict.fromkeys(BLAS_THREADS, "1" if find_spec("numba") else count))

@@ -64,6 +64,11 @@ def until(is_so: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"never: {what}")
 
 
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    return until
+
+
 class Serving:
     """A running `glassgate`: its URL, its process, the lines of its log."""
 

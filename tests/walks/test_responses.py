@@ -40,9 +40,9 @@ COLOUR = {
 
 
 @pytest.fixture(scope="module")
-def client(served: Any) -> Iterator[openai.OpenAI]:
-    with connected(served.url) as it:
-        yield it
+def client(serve: Callable[..., Any]) -> Iterator[openai.OpenAI]:
+    with serve() as it, connected(it.url) as made:
+        yield made
 
 
 def connected(url: str) -> openai.OpenAI:
@@ -123,7 +123,7 @@ def test_a_stored_prompt(serve: Callable[..., Any], tmp_path: Path) -> None:
     named = {"id": "pirate", "version": "1", "variables": {"name": "Ann"}}
     item = {"type": "input_text", "text": "Ann"}
     asked: dict[str, Any] = {"model": "tiny", "input": "Hi"}
-    with serve() as it, connected(it.url) as client:
+    with serve(f'[prompts]\nfolder = "{tmp_path}/prompts"') as it, connected(it.url) as client:
         raw = client.responses.with_raw_response.create(**asked, prompt=named)
         assert raw.headers["x-glassgate-prompt"] == "pirate@1"
         same = client.responses.create(**asked, prompt={**named, "variables": {"name": item}})

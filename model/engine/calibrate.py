@@ -53,18 +53,21 @@ class Calibration(NamedTuple):
 def calibrate(
     runner: Runner, tokenizer: Tokenizer, config: EngineConfig, clock: Clock, name: str
 ) -> Calibration:
-    """Measure some hundred steps of `runner`, the engine's own work included."""
+    """Measure some hundred steps of `runner`, the engine's own work included.
+
+    Wants a quiet machine. Each step counts at the fastest of its repeats, a whole pass apart: what
+    disturbs one pass seldom disturbs them all.
+    """
 
     def measured(loads: Sequence_[tuple[int, int, int]]) -> list[Step]:
-        """Each step at its fastest: what disturbs one pass seldom disturbs them all."""
-        passes = [
-            [step for load in loads for step in _run(runner, tokenizer, config, clock, load)]
-            for _ in range(REPEATS)
-        ]
-        return [min(same, key=lambda step: step.seconds) for same in zip(*passes, strict=True)]
+        return [step for load in loads for step in _run(runner, tokenizer, config, clock, load)]
 
     measured(LOADS[:3])  # compiles and warms up
-    steps, checks = measured(LOADS), measured(CHECKS)
+    passes = [(measured(LOADS), measured(CHECKS)) for _ in range(REPEATS)]
+    steps, checks = (
+        [min(same, key=lambda step: step.seconds) for same in zip(*repeats, strict=True)]
+        for repeats in zip(*passes, strict=True)
+    )
     cost = fit(steps)
     errors = [abs(cost.of(step.batch) / step.seconds - 1) for step in checks]
     median, p90 = (float(np.quantile(errors, share)) for share in (0.5, 0.9))

@@ -8,9 +8,13 @@ the store.
 import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, dataclass_transform
+from typing import Annotated, Any, Literal, dataclass_transform
 
 import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Secret:
@@ -114,6 +118,18 @@ class Upstream(Section):
     prices: tuple[Price, ...] = ()  # none: free
 
 
+class Cache(Section):
+    """Of complete answers. Exact ones are kept for requests that would be answered the same."""
+
+    ttl_s: float = 600.0  # 0: nothing is kept
+    sampled: bool = False  # also answers of a temperature without a seed
+    threshold: float | None = None  # cosine from which another question is taken for the same
+
+
+class AnswerCache(Section):
+    max_bytes: int = 64 << 20  # in memory; Redis, where there is one, has its own bound
+
+
 class Release(Section):
     """Immutable: a changed release needs a new name."""
 
@@ -124,6 +140,7 @@ class Release(Section):
     sampling: dict[str, Any] = {}  # defaults for what the client leaves out
     context_budget: int = 0  # tokens of retrieved passages
     default_max_tokens: int = 512
+    cache: Cache = Cache()
     deprecated: datetime.date | None = None
     shutdown_date: datetime.date | None = None
     replaced_by: str = ""
@@ -196,6 +213,19 @@ class Retries(Section):
     attempts: int = 6
     backoff_s: float = 0.25
     backoff_max_s: float = 4.0
+    max_wait_s: float = 5.0  # for an upstream that wants it; a longer wait is the client's choice
+
+
+class BreakerPolicy(Section):
+    """When a replica of an upstream is asked no more, and how soon it is tried again."""
+
+    window_s: Seconds = 30.0
+    min_failures: Positive = 5  # within the window, and with them …
+    error_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5  # … this share of all attempts in it
+    failures_in_a_row: Positive = 10  # a window full of success must not hide that it is over
+    silences: Positive = 3  # timeouts with no success between
+    cooldown_s: Seconds = 1.0  # before the first probe; doubles up to cooldown_max_s
+    cooldown_max_s: Seconds = 10.0
 
 
 class Retrieval(Section):
@@ -230,7 +260,9 @@ class Config(Section):
     keys: dict[str, Key] = {}
     prompts: Prompts = Prompts()
     retries: Retries = Retries()
+    breaker: BreakerPolicy = BreakerPolicy()
     store: Store = Store()
     redis: Redis = Redis()
+    answer_cache: AnswerCache = AnswerCache()
     retrieval: Retrieval = Retrieval()
     indexes: dict[str, Index] = {}

@@ -8,12 +8,13 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
 
-from gateway.config import Config, Family, Prompts, Secret, Upstream, served_name
+from gateway.config import Config, Family, Prompts, Secret, Section, Upstream, served_name
 
 DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
 VARIABLES = {
@@ -117,6 +118,8 @@ def _hook(kind: type, value: Any) -> Any:
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Names that nothing answers to and values that exclude each other: path, complaint."""
+    for path in _no_amounts(config, ""):
+        yield path, "needs a number from 0 on"
     for path, section, name in _references(config):
         if name and name not in getattr(config, section):
             yield path, f"there is no {section}.{name}"
@@ -127,6 +130,24 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     for name, key in config.keys.items():
         if bool(key.sha256) == bool(key.env):
             yield f"keys.{name}", "needs either sha256 or env"
+
+
+def _no_amounts(value: Any, path: str) -> Iterator[str]:
+    """Paths of the numbers that are negative or infinite; sampling is the upstream's to judge."""
+    if isinstance(value, Section):
+        for field in value.__struct_fields__:
+            if field != "sampling":
+                yield from _no_amounts(getattr(value, field), f"{path}.{field}" if path else field)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from _no_amounts(one, f"{path}.{name}")
+    elif isinstance(value, tuple):
+        for i, one in enumerate(value):
+            yield from _no_amounts(one, f"{path}[{i}]")
+    elif isinstance(value, int | float | Decimal) and not (
+        Decimal(value).is_finite() and value >= 0
+    ):
+        yield path
 
 
 def _references(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -30,7 +30,7 @@ from model.protocol.templates import Renderer
 
 log = logging.getLogger("glassgate")
 
-FIXED = ("server", "local", "store", "redis", "keys")  # sections that need a restart
+FIXED = ("server", "local", "store", "redis", "keys", "breaker")  # sections that need a restart
 WATCH_S = 0.5
 POLL_S = 0.02
 SETTLE_S = 2.0  # for requests that were told that they end
@@ -52,7 +52,7 @@ class State:
         self.mirror = mirror
         self.metrics = Metrics()
         self.client = Client()
-        self.pool = Pool(self.client)
+        self.pool = Pool(self.client, setup.config.breaker)
         self.auth = Authenticator(mirror, config_keys(setup.config))
         self.ledger = ledger
         self.admission = Admission(make_limiter(setup.config, ledger))

@@ -13,7 +13,8 @@ from typing import Self
 
 from cachetools import LRUCache
 
-from gateway.routing.breaker import Breaker, BreakerPolicy
+from gateway.config import BreakerPolicy
+from gateway.routing.breaker import Breaker
 from gateway.upstream import Client, Target, UpstreamError
 
 MAX_REPLICAS = 1024

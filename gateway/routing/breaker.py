@@ -9,19 +9,9 @@ Leaves out the probes themselves: `balance`.
 from collections import deque
 from typing import Literal
 
-import msgspec
+from gateway.config import BreakerPolicy
 
 NUM_BUCKETS = 10
-
-
-class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    window_s: float = 30.0
-    min_failures: int = 5
-    error_rate: float = 0.5
-    failures_in_a_row: int = 10  # a window full of success must not hide that it is over
-    silences: int = 3
-    cooldown_s: float = 1.0  # before the first probe; doubles up to cooldown_max_s
-    cooldown_max_s: float = 10.0
 
 
 class Breaker:

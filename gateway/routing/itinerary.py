@@ -14,8 +14,6 @@ from gateway.routing.balance import Lease, Pool
 from gateway.routing.failures import is_refusal, is_too_long, judge
 from gateway.upstream import Target, UpstreamError
 
-MAX_WAIT_S = 5.0  # a longer one is the client's to decide on
-
 
 class Itinerary:
     def __init__(
@@ -40,7 +38,7 @@ class Itinerary:
                 if lease := self._pool.pick(target, self._failed_urls):
                     return lease
             wait = min(map(self._pool.held_for, self._left), default=math.inf)
-            if wait > MAX_WAIT_S:
+            if wait > self._retries.max_wait_s:
                 break
             await asyncio.sleep(wait + self._pool.rng.uniform(0, self._retries.backoff_s))
         raise self._last()

@@ -1,5 +1,6 @@
 """What the config file may say, and how it is refused when it says something else."""
 
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def test_the_shipped_file_is_good() -> None:
         (town("upstreams", "mine", local="model"), "upstreams.mine.local"),
         (town("releases", "town-1", upstream="down"), "releases.town-1.upstream"),
         (town("releases", "town-1", family="city"), "releases.town-1.family"),
+        *(
+            (town("upstreams", "up", prices=[{}, {"cached": it}]), "upstreams.up.prices[1].cached")
+            for it in (-0.1, nan, inf, "snan")
+        ),
+        (
+            town("families", "town", weights={"production": -1.0}),
+            "families.town.weights.production",
+        ),
+        ({"limits": {"tight": {"cost_per_day": nan}}}, "limits.tight.cost_per_day"),
+        ({"server": {"drain_s": -1}}, "server.drain_s"),
+        ({"breaker": {"window_s": 0}}, "breaker.window_s"),
         (town("families", "town", labels={"production": "no"}), "families.town.labels.production"),
         (town("families", "town", labels={}), "families.town.labels"),
         (town("families", "town", weights={"canary": 1}), "families.town"),
@@ -90,6 +102,12 @@ def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
         load(path, env={})
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml", env={})
+
+
+def test_only_a_release_may_say_less_than_zero() -> None:
+    sampling = {"presence_penalty": -1.0}
+    config = parse(town("releases", "town-1", sampling=sampling))
+    assert config.releases["town-1"].sampling == sampling
 
 
 def test_another_local_model_goes_by_its_own_name() -> None:

@@ -77,6 +77,7 @@ async def test_a_good_change_is_taken_and_drops_no_stream(
         ("", "temperature = 0.5", "releases.town-1"),
         ("[nonsense]", "", "nonsense"),
         ("[local]", "", "local"),
+        ("[breaker]\nsilences = 2", "", "breaker"),
         ("[releases.town-2]\nfamily='town'\nupstream='down'", "", "releases.town-2.upstream"),
         ("[upstreams.new]\nbase_url='http://u'\nmodel='m'\napi_key_env='NO'", "", "upstreams.new"),
     ],

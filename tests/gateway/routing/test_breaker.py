@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.breaker import NUM_BUCKETS, Breaker, BreakerPolicy
+from gateway.config import BreakerPolicy
+from gateway.routing.breaker import NUM_BUCKETS, Breaker
 
 POLICY = BreakerPolicy()
 

@@ -15,11 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import Deadlines, Retries
-from gateway.routing import attempts, itinerary
+from gateway.config import BreakerPolicy, Deadlines, Retries
+from gateway.routing import attempts
 from gateway.routing.attempts import Attempt, Plan
 from gateway.routing.balance import Pool
-from gateway.routing.breaker import BreakerPolicy
 from gateway.upstream import Client, Target, UpstreamError
 from loadtests.faults import ANSWER, FaultServer
 
@@ -53,7 +52,8 @@ class World:
     async def ask(self, *models: str, body: dict[str, Any] = STREAM, **plan: Any) -> str:
         """The text that a client gets, [DONE] included. `can_continue` ends in "+"."""
         targets = [self.target(model.removesuffix("+"), model.endswith("+")) for model in models]
-        retries = Retries(backoff_s=0.25 * self.scale, backoff_max_s=4 * self.scale)
+        x = self.scale
+        retries = Retries(backoff_s=0.25 * x, backoff_max_s=4 * x, max_wait_s=5 * x)
         what = Plan(
             targets=tuple(targets),
             path="/chat/completions",
@@ -85,12 +85,8 @@ async def world(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
     scale = request.param
-    for module, name in [
-        (attempts, "END_S"),
-        (attempts, "RATE_LIMIT_S"),
-        (itinerary, "MAX_WAIT_S"),
-    ]:
-        monkeypatch.setattr(module, name, getattr(module, name) * scale)
+    for name in ("END_S", "RATE_LIMIT_S"):
+        monkeypatch.setattr(attempts, name, getattr(attempts, name) * scale)
     policy = BreakerPolicy(window_s=30 * scale, cooldown_s=scale, cooldown_max_s=10 * scale)
     client = Client()
     pool = Pool(client, policy, random.Random(1))

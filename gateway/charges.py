@@ -12,6 +12,7 @@ from gateway import money
 from gateway.call import Call, Usage
 from gateway.counting import estimate
 from gateway.routing.attempts import Attempt
+from gateway.routing.frames import count
 from gateway.upstream import Target
 
 
@@ -54,7 +55,7 @@ def read_usage(said: dict[str, Any]) -> Usage:
     details = said.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
     numbers = (said.get("prompt_tokens"), cached, said.get("completion_tokens"))
-    prompt, cached, completion = (n if isinstance(n, int) and n > 0 else 0 for n in numbers)
+    prompt, cached, completion = map(count, numbers)
     return Usage(prompt, cached, completion, "upstream")
 
 

@@ -39,7 +39,6 @@ RETRY_S = 1.0
 PRUNE_S = 3600.0
 DAY_MS = 86_400_000
 MAX_BACKLOG = 1 << 30  # bytes of journal; beyond them new requests are refused
-MAX_TOKENS = 10**9  # an upstream that claims more is not believed, lest sums overflow
 MAX_TEXT = 200  # characters of a name
 
 _encode = msgspec.json.Encoder().encode
@@ -111,9 +110,9 @@ class Ledger:
         usage, attempts = call.usage, call.attempts
         row.target = attempts[-1].target.name if attempts else ""
         row.attempts = len(attempts)
-        row.prompt_tokens = _tokens(usage.prompt)
-        row.cached_tokens = _tokens(usage.cached)
-        row.completion_tokens = _tokens(usage.completion)
+        row.prompt_tokens = usage.prompt
+        row.cached_tokens = usage.cached
+        row.completion_tokens = usage.completion
         row.usage_source = usage.source
         row.cost = min(cost, MAX)
         row.total_us = int((now - call.started) * 1e6)
@@ -239,10 +238,6 @@ def _post_chunk(connection: sa.Connection, segment: Segment) -> _Chunk:
         else:
             (begun if row.outcome == "open" else settled).append(row)
     return _Chunk(len(data), post(connection, settled), num_torn, begun)
-
-
-def _tokens(number: int) -> int:
-    return min(max(number, 0), MAX_TOKENS)
 
 
 def _text(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.routing.frames import Choice, Frame
+from gateway.routing.frames import Choice, Frame, count
 from gateway.upstream import UpstreamError
 from model.protocol.sse import encode_event
 
@@ -109,8 +109,8 @@ class Delivery:
 
         The first upstream gave no count before it broke off; a piece of text counts as a token.
         """
-        prompt = max(0, usage.get("prompt_tokens", 0) - self._num_prefilled)
-        completion = usage.get("completion_tokens", 0) + self._num_prefilled
+        prompt = max(0, count(usage.get("prompt_tokens")) - self._num_prefilled)
+        completion = count(usage.get("completion_tokens")) + self._num_prefilled
         counts = {"prompt_tokens": prompt, "completion_tokens": completion}
         return usage | counts | {"total_tokens": prompt + completion}
 

@@ -13,6 +13,7 @@ from model.protocol.sse import DONE, Event
 
 Kind = Literal["content", "finish", "usage", "done", "other", "body"]
 
+MAX_TOKENS = 10**9  # an upstream that claims more is not believed, lest sums overflow
 BROKEN_FINISHES = {"error", "abort"}  # what servers say when they gave up half-way
 STATUSES = {
     "invalid_request_error": 400,
@@ -96,6 +97,11 @@ def read_body(body: bytes) -> Frame:
     for choice in choices:
         _check_finish(choice.finish_reason)
     return Frame("body", body, body, choices, chunk.usage)
+
+
+def count(said: object) -> int:
+    """Tokens, as a usage claims them: what is no number counts nothing."""
+    return min(max(said, 0), MAX_TOKENS) if isinstance(said, int) else 0
 
 
 def _decode(data: bytes, is_error: bool = False) -> Chunk:

@@ -17,6 +17,7 @@ from gateway.charges import charge, read_usage, worst
 from gateway.config import Price
 from gateway.counting import prompt_bound
 from gateway.routing.attempts import Attempt
+from gateway.routing.frames import MAX_TOKENS
 from gateway.upstream import Target
 from model.protocol.shapes import read_object
 
@@ -98,6 +99,16 @@ def test_a_fallback_without_trouble_before_is_the_upstreams_own_count() -> None:
     call.attempts = [attempt(DEAR), attempt(CHEAP, status=200, usage=usage)]
     assert charge(call) == 15_000
     assert (call.usage.prompt, call.usage.source) == (10, "upstream")
+
+
+def test_what_an_upstream_claims_is_bounded() -> None:
+    said = {
+        "prompt_tokens": 10**15,
+        "completion_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 10**12},
+    }
+    usage = read_usage(said)
+    assert (usage.prompt, usage.cached, usage.completion) == (MAX_TOKENS, MAX_TOKENS, 7)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.none())))

@@ -106,3 +106,13 @@ def test_a_continuation_keeps_the_identity_of_the_answer() -> None:
     counts = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     assert json.loads(usage.data)["usage"] == counts
     assert list(delivery.take(DONE_FRAME)) == [DONE_FRAME]
+
+
+def test_odd_usage_of_a_continuation_counts_nothing() -> None:
+    delivery = Delivery("continue")
+    delivery.take(WORD)
+    assert delivery.resume(CHAT) is not None
+    data = b'{"choices": [], "usage": {"prompt_tokens": "many", "completion_tokens": null}}'
+    [usage] = delivery.take(read_event(Event(data, data)))
+    counts = {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1}
+    assert json.loads(usage.data)["usage"] == counts

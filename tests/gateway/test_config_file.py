@@ -24,6 +24,9 @@ def test_the_shipped_file_is_good() -> None:
     config = load(DEFAULT_PATH, env={}).config
     assert config.families.keys() >= {"smollm2", "minilm"}
     assert config.server.host == "127.0.0.1"
+    ours = config.upstreams["local-chat"]
+    assert (ours.deadlines.headers, ours.deadlines.first_token) == (60, 60)
+    assert ours.can_continue
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,8 @@ def test_the_shipped_file_is_good() -> None:
         (town("upstreams", "up", deadlines={"idel": 1}), "upstreams.up.deadlines"),
         (town("upstreams", "up", base_url=""), "upstreams.up"),
         (town("upstreams", "up", model=""), "upstreams.up.model"),
+        (town("upstreams", "up", prices=[{"prompt": "NaN"}]), "upstreams.up.prices"),
+        (town("upstreams", "up", prices=[{"completion": "-1"}]), "upstreams.up.prices"),
         (town("upstreams", "mine", local="model"), "upstreams.mine.local"),
         (town("releases", "town-1", upstream="down"), "releases.town-1.upstream"),
         (town("releases", "town-1", family="city"), "releases.town-1.family"),

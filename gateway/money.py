@@ -5,8 +5,11 @@ sums after that are exact. No floats, and no knowledge of where a price or a tok
 """
 
 import datetime
+import math
 from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+from functools import lru_cache
 
 from gateway.config import Price
 
@@ -29,7 +32,11 @@ def show(nano: int) -> str:
 
 def price_on(day: datetime.date, prices: Sequence[Price]) -> Price | None:
     """The youngest price that was valid on `day`."""
-    return max((p for p in prices if p.since <= day), key=lambda p: p.since, default=None)
+    valid = None
+    for price in prices:
+        if price.since <= day and (valid is None or price.since > valid.since):
+            valid = price
+    return valid
 
 
 def cost(price: Price | None, prompt: int, cached: int, completion: int) -> int:
@@ -37,6 +44,17 @@ def cost(price: Price | None, prompt: int, cached: int, completion: int) -> int:
     if price is None:
         return 0
     cached = min(cached, prompt)
-    cached_price = price.prompt if price.cached is None else price.cached
-    total = (prompt - cached) * price.prompt + cached * cached_price + completion * price.completion
-    return to_nano(total / 1_000_000)
+    (per_prompt, per_cached, per_completion), scale = _rates(price)
+    total = (prompt - cached) * per_prompt + cached * per_cached + completion * per_completion
+    nano, rest = divmod(total, scale)
+    return min(MAX, nano + (2 * rest > scale or (2 * rest == scale and nano % 2 == 1)))
+
+
+@lru_cache(maxsize=1024)
+def _rates(price: Price) -> tuple[tuple[int, ...], int]:
+    """Whole nano-dollars for `scale` prompt, cached and completion tokens: numbers that are fast
+    and exact to multiply."""
+    cached = price.prompt if price.cached is None else price.cached
+    rates = [Fraction(it) * NANO / 10**6 for it in (price.prompt, cached, price.completion)]
+    scale = math.lcm(*(rate.denominator for rate in rates))
+    return tuple(int(rate * scale) for rate in rates), scale

@@ -11,6 +11,7 @@ import io
 import math
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from ssl import SSLContext
 from typing import Literal, Self
 
@@ -229,7 +230,7 @@ class Client:
                     data=_payload(post.body),
                     headers={**target.headers, **post.headers},
                     ssl=target.ssl or True,
-                    timeout=aiohttp.ClientTimeout(connect=limits.connect),
+                    timeout=_connect_within(limits.connect),
                     allow_redirects=False,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -268,6 +269,11 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
         return max(0.0, date.timestamp() - (time.time() if now is None else now))
     except (ValueError, OverflowError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _connect_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=seconds)
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO:

@@ -38,8 +38,11 @@ def test_the_shipped_file_is_good() -> None:
         (town("upstreams", "up", deadlines={"idel": 1}), "upstreams.up.deadlines"),
         (town("upstreams", "up", base_url=""), "upstreams.up"),
         (town("upstreams", "up", model=""), "upstreams.up.model"),
-        (town("upstreams", "up", prices=[{"prompt": "NaN"}]), "upstreams.up.prices"),
-        (town("upstreams", "up", prices=[{"completion": "-1"}]), "upstreams.up.prices"),
+        (town("upstreams", "up", prices=[{"prompt": "NaN"}]), "upstreams.up.prices[0].prompt"),
+        (
+            town("upstreams", "up", prices=[{"completion": "-1"}]),
+            "upstreams.up.prices[0].completion",
+        ),
         (town("upstreams", "mine", local="model"), "upstreams.mine.local"),
         (town("releases", "town-1", upstream="down"), "releases.town-1.upstream"),
         (town("releases", "town-1", family="city"), "releases.town-1.family"),

@@ -8,8 +8,9 @@ are the library's own counters.
 import time
 from bisect import bisect_left
 from collections import Counter as Count
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,15 +19,24 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from gateway.call import Call
 from gateway.money import NANO
+from gateway.routing.balance import State
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of all lines, which nobody reads
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 RELEASE = ("route", "family", "release")
+
+
+Load = tuple[str, int, Count[State]]  # a target, its attempts under way, its replicas' states
 
 
 class Times:
@@ -63,6 +73,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._tallies: dict[tuple[str, ...], Tally] = {}
         self._attempts: Count[tuple[str, str]] = Count()
+        self.upstreams: Callable[[], Iterable[Load]] = tuple
         self.registry.register(self)
         self.refused = self._counter("refused", "Requests answered with an error.", "code")
         self.soft_budgets = self._counter(
@@ -76,6 +87,9 @@ class Metrics:
         self.waiting = self._gauge("waiting", "Requests that wait for admission.", "family")
         self.leases_lapsed = self._gauge("leases_lapsed", "Leases that ended under a request.")
         self.journal_bytes = self._gauge("journal_bytes", "Journal that is not in the store yet.")
+        self.ledger_open = self._gauge("ledger_open", "Requests begun and not settled.")
+        self.ledger_rows = self._gauge("ledger_rows", "Rows written since the start.")
+        self.ledger_torn = self._gauge("ledger_torn", "Unreadable lines of the journal.")
         self.ledger_failures = self._gauge("ledger_failures", "Writes that the store refused.")
         self.searches = self._counter(
             "searches", "By mode: hybrid, words (no vectors), fallback (no embedder).", "mode"
@@ -144,5 +158,21 @@ def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"glassgate_{name}", meaning, labels=(*RELEASE, *labels))
 
 
+        yield from self._collect_upstreams()
+
+    def _collect_upstreams(self) -> Iterator[Metric]:
+        in_flight = GaugeMetricFamily(
+            "glassgate_upstream_in_flight", "Attempts under way.", labels=["target"]
+        )
+        replicas = GaugeMetricFamily(
+            "glassgate_upstream_replicas",
+            "By breaker: closed, open, half_open; held are closed and want to be left alone.",
+            labels=["target", "state"],
+        )
+        for target, num_in_flight, states in self.upstreams():
+            in_flight.add_metric([target], num_in_flight)
+            for state in get_args(State):
+                replicas.add_metric([target, state], states[state])
+        yield from (in_flight, replicas)
 def _times(name: str, meaning: str) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"glassgate_{name}", meaning, labels=RELEASE)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gateway.errors import ShuttingDown
 from gateway.ledger import Ledger
 from gateway.limits import Admission, Limiter, MemoryLimiter
 from gateway.local import LocalError, LocalModel
-from gateway.metrics import Metrics
+from gateway.metrics import Load, Metrics
 from gateway.reply import Exchange
 from gateway.retrieval.embedder import make_embedder
 from gateway.retrieval.index import Searcher
@@ -82,6 +82,10 @@ class State:
     @property
     def is_ready(self) -> bool:
         """May a load balancer send requests here?"""
+        metrics.ledger_open.set_function(lambda: ledger.stats().open_requests)
+        metrics.ledger_rows.set_function(lambda: ledger.stats().written_rows)
+        metrics.ledger_torn.set_function(lambda: ledger.stats().torn)
+        metrics.upstreams = self._loads
         return not self.is_draining and (self.local is None or self.local.is_ready)
 
     async def reload(self) -> None:
@@ -97,6 +101,10 @@ class State:
         if names := releases.changed(self.setup, setup):
             raise ConfigError(f"releases.{names[0]}: is immutable, a change needs a new name")
         self.setup = setup
+    def _loads(self) -> Iterator[Load]:
+        for name, target in self.setup.targets.items():
+            yield name, self.pool.in_flight(target), self.pool.states(target)
+
         self.searcher.embedder = make_embedder(self.setup, self.pool)
         # What the file adds and the store does not know; what moved stays where it is.
         await self.store.write(plant, new)

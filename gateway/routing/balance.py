@@ -8,8 +8,9 @@ asked for the unpaid model list until it answers.
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import Collection
-from typing import Self
+from typing import Literal, Self
 
 from cachetools import LRUCache
 
@@ -23,6 +24,9 @@ PENALTY_S = 5.0
 MAX_HOLD_S = 60.0  # however long an upstream wants to be left alone
 PROBE_S = 3.0
 FORGET_S = 600.0  # unasked for so long, an open replica is probed no more but forgotten
+
+
+State = Literal["closed", "held", "open", "half_open"]  # held: closed, but wants to be left alone
 
 
 class Replica:
@@ -46,6 +50,10 @@ class Replica:
     def penalise(self, now: float) -> None:
         """A failure counts at once, lest a replica that fails fast draws the traffic."""
         self._latency, self._seen_at = max(self._latency, PENALTY_S), now
+
+    def state(self, now: float) -> State:
+        is_held = self.breaker.state == "closed" and self.held_until > now
+        return "held" if is_held else self.breaker.state
 
     def load(self, now: float) -> float:
         """Lower is better. One that was not asked for long decays to 'worth a try'."""
@@ -128,6 +136,12 @@ class Pool:
                 self._replicas[key] = Replica(url, self._policy)
             found.append(self._replicas[key])
         return found
+
+    def states(self, target: Target) -> Counter[State]:
+        return Counter(r.state(_now()) for r in self.replicas(target))
+
+    def in_flight(self, target: Target) -> int:
+        return sum(r.num_in_flight for r in self.replicas(target))
 
     def pick(self, target: Target, avoid: Collection[str] = ()) -> Lease | None:
         """A replica that may be asked now, if possible none of those to `avoid` (base URLs)."""

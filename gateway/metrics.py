@@ -152,12 +152,6 @@ class Metrics:
         for pair, count in self._attempts.items():
             attempts.add_metric(pair, count)
         yield from (requests, tokens, cost, seconds, first_event, attempts)
-
-
-def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"glassgate_{name}", meaning, labels=(*RELEASE, *labels))
-
-
         yield from self._collect_upstreams()
 
     def _collect_upstreams(self) -> Iterator[Metric]:
@@ -174,5 +168,11 @@ def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
             for state in get_args(State):
                 replicas.add_metric([target, state], states[state])
         yield from (in_flight, replicas)
+
+
+def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"glassgate_{name}", meaning, labels=(*RELEASE, *labels))
+
+
 def _times(name: str, meaning: str) -> HistogramMetricFamily:
     return HistogramMetricFamily(f"glassgate_{name}", meaning, labels=RELEASE)

@@ -71,6 +71,10 @@ class State:
         metrics, ledger, admission = self.metrics, self.ledger, self.admission
         metrics.in_flight.set_function(lambda: len(self.exchanges))
         metrics.journal_bytes.set_function(lambda: ledger.stats().backlog_bytes)
+        metrics.ledger_open.set_function(lambda: ledger.stats().open_requests)
+        metrics.ledger_rows.set_function(lambda: ledger.stats().written_rows)
+        metrics.ledger_torn.set_function(lambda: ledger.stats().torn)
+        metrics.upstreams = self._loads
         metrics.ledger_failures.set_function(lambda: ledger.stats().failures)
         metrics.leases_lapsed.set_function(lambda: admission.num_lapsed)
         if local := self.local:
@@ -79,13 +83,13 @@ class State:
         for name in (name for name, it in self.setup.config.families.items() if it.queue):
             metrics.waiting.labels(name).set_function(partial(admission.num_waiting, name))
 
+    def _loads(self) -> Iterator[Load]:
+        for name, target in self.setup.targets.items():
+            yield name, self.pool.in_flight(target), self.pool.states(target)
+
     @property
     def is_ready(self) -> bool:
         """May a load balancer send requests here?"""
-        metrics.ledger_open.set_function(lambda: ledger.stats().open_requests)
-        metrics.ledger_rows.set_function(lambda: ledger.stats().written_rows)
-        metrics.ledger_torn.set_function(lambda: ledger.stats().torn)
-        metrics.upstreams = self._loads
         return not self.is_draining and (self.local is None or self.local.is_ready)
 
     async def reload(self) -> None:
@@ -101,10 +105,6 @@ class State:
         if names := releases.changed(self.setup, setup):
             raise ConfigError(f"releases.{names[0]}: is immutable, a change needs a new name")
         self.setup = setup
-    def _loads(self) -> Iterator[Load]:
-        for name, target in self.setup.targets.items():
-            yield name, self.pool.in_flight(target), self.pool.states(target)
-
         self.searcher.embedder = make_embedder(self.setup, self.pool)
         # What the file adds and the store does not know; what moved stays where it is.
         await self.store.write(plant, new)

@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -178,10 +177,6 @@ def _in_upstream(config: Config, path: str, upstream: Upstream) -> Iterator[tupl
         yield f"{path}.local", "there is no [local] section"
     if upstream.base_url and not upstream.model:
         yield f"{path}.model", "is missing"
-    for price in upstream.prices:
-        for amount in (price.prompt, price.cached or Decimal(0), price.completion):
-            if not (amount.is_finite() and amount >= 0):
-                yield f"{path}.prices", f"{amount} is no price"
 
 
 def _in_family(config: Config, name: str, family: Family) -> Iterator[tuple[str, str]]:

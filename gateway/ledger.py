@@ -14,7 +14,7 @@ the upstream's bill.
 import asyncio
 import datetime
 import logging
-import secrets
+import random
 import time
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -85,7 +85,7 @@ class Ledger:
             raise Unavailable("the ledger cannot keep up", code="ledger_full", retry_after_s=10)
         now = now_ms()
         row = Row(
-            id=f"{now:012x}{secrets.token_hex(8)}",
+            id=f"{now:012x}{random.getrandbits(64):016x}",
             request_id=_text(call.id),
             started_at=now,
             route=call.route,

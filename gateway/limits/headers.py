@@ -2,7 +2,7 @@
 
 import math
 
-from gateway.limits.rules import Grant, Refusal
+from gateway.limits.rules import Grant, Refusal, duration
 
 NAMES = {"requests_per_minute": "requests", "tokens_per_minute": "tokens"}
 
@@ -40,15 +40,3 @@ def _retry(refusal: Refusal) -> list[tuple[str, str]]:
     if is_spent or refusal.reason == "too_large":
         headers.append(("x-should-retry", "false"))
     return headers
-
-
-def duration(ms: int) -> str:
-    """As OpenAI writes one: `0s`, `120ms`, `8.64s`, `6m0s`, `1h0m0s`."""
-    if 0 < ms < 1000:
-        return f"{ms}ms"
-    minutes, ms = divmod(ms, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text

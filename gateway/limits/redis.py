@@ -63,6 +63,7 @@ class RedisLimiter:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unheard: deque[tuple[Grant, Amounts]] = deque(maxlen=MAX_UNHEARD)
         self.num_local = 0  # grants out of the local share, for the metrics
+        self.num_forgotten = 0  # settlements that were never told: more than are kept
 
     @property
     def num_unheard(self) -> int:
@@ -105,7 +106,7 @@ class RedisLimiter:
             status, reply = await self._ask(draft)
         except RedisSilent as silence:
             if silence.was_asked:
-                self._unheard.append((draft, NOTHING))
+                self._remember(draft, NOTHING)
             return await self._reserve_alone(draft, silence.retry_after_s)
         if self._unheard:
             self._spawn(self._tell())
@@ -148,7 +149,11 @@ class RedisLimiter:
         try:
             await self._run("settle", grant, [used.of(d.rule.kind) for d in grant.demands])
         except RedisSilent:
-            self._unheard.append((grant, used))
+            self._remember(grant, used)
+
+    def _remember(self, grant: Grant, used: Amounts) -> None:
+        self.num_forgotten += len(self._unheard) == MAX_UNHEARD
+        self._unheard.append((grant, used))
 
     async def _tell(self) -> None:
         """What was not heard, oldest first, until it is or Redis is silent again."""

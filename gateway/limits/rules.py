@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Literal, Protocol
@@ -102,8 +103,9 @@ class Refusal(msgspec.Struct, frozen=True):
     @property
     def message(self) -> str:
         rule = f"{self.demand.rule.kind.replace('_', ' ')} of {self.demand.subject}"
-        if self.reason == "limited":
-            return f"the limit on {rule} is reached; there is room in {self.retry_after_s:.3g} s"
+        if self.reason == "limited" and self.retry_after_s is not None:
+            wait = duration(math.ceil(self.retry_after_s * 1000))
+            return f"the limit on {rule} is reached; there is room in {wait}"
         if self.reason == "too_large":
             return f"the request alone is more than the limit on {rule} ever allows"
         return f"the limit on {rule} cannot be checked now"
@@ -169,3 +171,15 @@ def grant_ids() -> Iterator[str]:
     origin = secrets.token_hex(6)
     for n in itertools.count():
         yield f"{origin}-{n}"
+
+
+def duration(ms: int) -> str:
+    """As OpenAI writes one: `0s`, `120ms`, `8.64s`, `6m0s`, `1h0m0s`."""
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{ms / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limits import Demand, Grant, Refusal, Rule, rate_headers
-from gateway.limits.headers import duration
+from gateway.limits.rules import duration
 
 REQUESTS = Rule("requests_per_minute", 60)
 TOKENS = Rule("tokens_per_minute", 6_000)

@@ -29,6 +29,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     families: frozenset[str] = frozenset()
     limits: str = ""  # the key's limit class; empty = the server's
 
+    @property
+    def tenant(self) -> str:
+        """Who shares what is kept: a team, or a key of its own; "" is who runs the gateway."""
+        if self.team:
+            return f"team:{self.team}"
+        return f"key:{self.key_id}" if self.key_id else ""
+
 
 class PromptRef(msgspec.Struct, forbid_unknown_fields=True):
     """A prompt that a request names, in the shape of OpenAI's stored ones."""

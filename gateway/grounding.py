@@ -12,12 +12,14 @@ import msgspec
 from gateway.call import Call
 from gateway.config import Index
 from gateway.counting import counts
-from gateway.errors import NothingRelevant
+from gateway.errors import NotFound, NothingRelevant, Unavailable
 from gateway.plan import targets_of
 from gateway.prompts import question_of
 from gateway.retrieval import augment
 from gateway.retrieval.citations import verify
+from gateway.retrieval.index import find
 from gateway.retrieval.rerank import UpstreamReranker
+from gateway.routing.attempts import Attempt
 from gateway.routing.frames import Frame
 from gateway.setup import Setup
 from gateway.state import State
@@ -48,6 +50,21 @@ async def retrieve(call: Call, setup: Setup, state: State) -> None:
         raise NothingRelevant("no document has anything relevant to the question")
 
 
+async def knowledge(call: Call, setup: Setup, state: State) -> str:
+    """Which state of which store `retrieve` would search; "" without an index."""
+    release = setup.config.releases[call.release]
+    if call.prompt is None or not release.index or "context" not in call.prompt.uses:
+        return ""
+    index = setup.config.indexes[release.index]
+    try:
+        kept = await state.store.read(find, index.tenant, index.store)
+    except NotFound:
+        return "missing"
+    except state.store.errors as error:
+        raise Unavailable("the release's index cannot be searched") from error
+    return f"{kept.id}@{kept.snapshot}+{kept.epoch}"
+
+
 def _reranker(index: Index, setup: Setup, state: State) -> UpstreamReranker | None:
     if not index.rerank:
         return None
@@ -62,8 +79,9 @@ class Citer:
     A plain answer has them in its message, a stream in one chunk before each choice's finish.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, bill: Sequence[Attempt]) -> None:
         self._call = call
+        self._bill = bill
         self._texts: dict[int, list[str]] = {}  # choice → what it said so far
 
     def take(self, frames: list[Frame]) -> list[Frame]:
@@ -107,8 +125,7 @@ class Citer:
         """An event of the same stream as `frame` that says nothing but the citations."""
         event: dict[str, Any] = msgspec.json.decode(frame.data)
         event.pop("usage", None)
-        if self._call.target is not None:
-            event["model"] = self._call.target.model
+        event["model"] = self._bill[-1].target.model
         choice = {"index": index, "delta": {"annotations": annotations}, "finish_reason": None}
         data = msgspec.json.encode({**event, "choices": [choice]})
         return Frame("content", encode_event(data), data)

@@ -94,6 +94,12 @@ class Metrics:
         self.searches = self._counter(
             "searches", "By mode: hybrid, words (no vectors), fallback (no embedder).", "mode"
         )
+        self.cache_look_ups = self._gauge(
+            "answer_cache_look_ups", "Requests by hit, semantic, miss, bypass.", "status"
+        )
+        self.cache_bytes = self._gauge("answer_cache_bytes", "Kept answers in memory.")
+        self.cache_evictions = self._gauge("answer_cache_evictions", "Answers that made room.")
+        self.cache_saved_tokens = self._gauge("answer_cache_saved_tokens", "Of kept answers.")
         self.citations = self._counter(
             "citations", "Sentences cited, and marks dropped that no passage holds.", "verdict"
         )

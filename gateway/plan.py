@@ -75,13 +75,14 @@ def upstream_body(call: Call, release: Release) -> dict[str, Any]:
     What nobody reads here passes untouched.
     """
     if call.route == "embeddings":
-        return call.body
+        return {name: it for name, it in call.body.items() if name != "cache"}
     own = call.prompt.front.sampling if call.prompt else {}
     body = {**own, **release.sampling, **call.body}
     if call.messages is not None:
         body["messages"] = call.messages
     if call.route != "completions":
         body.pop("prompt", None)
+    body.pop("cache", None)
     if call.max_tokens is None and "max_tokens" not in release.sampling:
         body["max_tokens"] = release.default_max_tokens
     if call.stream:

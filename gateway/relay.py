@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.answer_cache import Served
 from gateway.call import Call
 from gateway.routing.frames import Frame
 from model.protocol.sse import DONE, encode_event
@@ -20,9 +21,10 @@ _MODEL = re.compile(rb'("model"\s*:\s*)(?:"(?:[^"\\]|\\.)*"|null)')
 class Relay:
     """`last` is what must not be sent before the call is settled: the whole body, or the end."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, served: Served) -> None:
         self.last = DONE
         self._call = call
+        self._served = served
         self._old = self._new = b""
         self._is_learned = False
 
@@ -57,9 +59,8 @@ class Relay:
     def _learn(self, frame: Frame) -> None:
         self._is_learned = True
         if found := _MODEL.search(frame.raw):
-            model = self._call.attempts[-1].target.model
             self._old = found[0]
-            self._new = found[1] + msgspec.json.encode(model)
+            self._new = found[1] + msgspec.json.encode(self._served.model)
 
     def _without_usage(self, frame: Frame) -> bytes:
         event: dict[str, Any] = msgspec.json.decode(frame.data)

@@ -6,8 +6,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from gateway import prompt_file, releases
+from gateway.answer_cache import AnswerCache, Status
 from gateway.auth import Authenticator
 from gateway.config import Config
 from gateway.config_file import ConfigError, Loaded, load
@@ -30,7 +32,15 @@ from model.protocol.templates import Renderer
 
 log = logging.getLogger("glassgate")
 
-FIXED = ("server", "local", "store", "redis", "keys", "breaker")  # sections that need a restart
+FIXED = (
+    "server",
+    "local",
+    "store",
+    "redis",
+    "keys",
+    "breaker",
+    "answer_cache",
+)  # sections that need a restart
 WATCH_S = 0.5
 POLL_S = 0.02
 SETTLE_S = 2.0  # for requests that were told that they end
@@ -60,6 +70,7 @@ class State:
         self.searcher.embedder = make_embedder(setup, self.pool)
         self.ingester = Ingester(self.searcher, self.metrics)
         self.renderer = Renderer()
+        self.answers = make_answers(setup.config)
         self.local = local
         self.exchanges: set[Exchange] = set()
         self._watch_parts()
@@ -77,6 +88,13 @@ class State:
         metrics.upstreams = self._loads
         metrics.ledger_failures.set_function(lambda: ledger.stats().failures)
         metrics.leases_lapsed.set_function(lambda: admission.num_lapsed)
+        answers = self.answers
+        metrics.cache_bytes.set_function(lambda: answers.num_bytes)
+        metrics.cache_evictions.set_function(lambda: answers.num_evicted)
+        metrics.cache_saved_tokens.set_function(lambda: answers.saved_tokens)
+        for status in get_args(Status):
+            look_ups = metrics.cache_look_ups.labels(status)
+            look_ups.set_function(partial(answers.counts.__getitem__, status))
         if local := self.local:
             metrics.local_ready.set_function(lambda: local.is_ready)
             metrics.local_restarts.set_function(lambda: local.num_restarts)
@@ -170,6 +188,7 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
         await asyncio.gather(*tasks, return_exceptions=True)
         state.renderer.close()
         await state.pool.close()
+        await state.answers.aclose()
         await state.client.close()
         await state.admission.aclose()
         await ledger.close()
@@ -196,6 +215,18 @@ def make_limiter(config: Config, ledger: Ledger) -> Limiter:
     from gateway.redis_link import RedisLink
 
     link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
+def make_answers(config: Config) -> AnswerCache:
+    """In this process alone, or also in the Redis that all gateways share."""
+    max_bytes = config.answer_cache.max_bytes
+    if not config.redis.url:
+        return AnswerCache(max_bytes)
+    from gateway.answer_redis import RedisAnswers  # an extra: redis-py
+    from gateway.redis_link import RedisLink
+
+    link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
+    return AnswerCache(max_bytes, shared=RedisAnswers(link))
+
+
     return RedisLimiter(link, local_share=1 / config.redis.gateways, seed=ledger.spent)
 
 

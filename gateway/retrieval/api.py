@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from gateway.admin_store import as_json, body_of, change, query_of, read, state_of
 from gateway.admit import counted
-from gateway.call import Principal
 from gateway.errors import BadRequest, NotFound, Unavailable
 from gateway.reply import read_body
 from gateway.retrieval import documents as docs
@@ -34,13 +33,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 MOST = 100  # rows of a page, but for files
 
 
-def tenant_of(who: Principal) -> str:
-    """The team of the key, else the key; "" for whoever needs none on loopback."""
-    if who.team:
-        return f"team:{who.team}"
-    return f"key:{who.key_id}" if who.key_id else ""
-
-
 async def upload_file(request: Request) -> Response:
     state = state_of(request)
     raw = await read_body(request.scope, request.receive, state.setup.config.server)
@@ -53,7 +45,7 @@ async def upload_file(request: Request) -> Response:
         raise BadRequest("'purpose' must be assistants or user_data", param="purpose")
     file = File(
         id=new_id("file-"),
-        tenant=tenant_of(request.scope["principal"]),
+        tenant=request.scope["principal"].tenant,
         filename=filename[:512],
         purpose=purpose,
         hash=file_hash(content),
@@ -280,7 +272,8 @@ def _merged(found: list[Found], how: How) -> Found:
 
 
 def _tenant(request: Request) -> str:
-    return tenant_of(request.scope["principal"])
+    tenant: str = request.scope["principal"].tenant
+    return tenant
 
 
 def _at(request: Request, name: str) -> str:

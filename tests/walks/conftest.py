@@ -166,6 +166,26 @@ def start() -> Iterator[Callable[..., str]]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def new_port() -> Callable[[], int]:
+    return free_port
+
+
+@pytest.fixture
+def gateway() -> Iterator[Callable[[Path, int], Serving]]:
+    """`gateway(config, port)`: a `glassgate gateway` that is ready."""
+    with ExitStack() as stack:
+
+        def started(config: Path, port: int) -> Serving:
+            words = ["gateway", "--config", str(config), "--port", str(port)]
+            it = Serving(words, port, config.parent)
+            stack.callback(it.stop)
+            until(it.is_ready, "ready")
+            return it
+
+        yield started
+
+
 @pytest.fixture(scope="module")
 def model_url(start: Callable[..., str]) -> str:
     """A model server alone, with the tiny random llama."""

@@ -117,6 +117,8 @@ def _subjects(
         (f"team:{who.team}", team.limits if team else ""),
         (f"key:{who.key_id}", who.limits or config.server.key_limits),
     ):
+        if limits and limits not in setup.rules:
+            raise Unavailable(f"{subject} has limits {limits!r}, which are not defined")
         rules = setup.rules.get(limits, ())
         budgets = mirror.budgets.get(subject)
         yield subject, with_budgets(rules, budgets) if budgets else rules

@@ -6,6 +6,7 @@ leave written bytes unread. Also the server's manners at its end. What a request
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,11 +19,12 @@ from gateway.config import Server
 from model.protocol.errors import encode_error
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+_FOUR = re.compile(r"127(\.\d{1,3}){3}")
 CLOSE_S = 2  # for connections whose streams were told that they end
 
 
 def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
+    return host in LOOPBACK or bool(_FOUR.fullmatch(host))
 
 
 class BoundedProtocol(HttpToolsProtocol):

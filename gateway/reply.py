@@ -100,13 +100,23 @@ class Exchange:
         self._timer = self._loop.call_later(self._server.first_event_s, self._silence)
         async with aclosing(chunks):
             async for chunk in chunks:
-                if self._beat is not None:
-                    await self._beat
+                await self._beat_is_over()
                 if not self._is_started:
                     await self._start(STREAM_HEADERS)
                 self._last = self._loop.time()
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._end(b"")
+
+    async def _end(self, body: bytes) -> None:
+        """The last bytes; no heartbeat may come after them."""
+        await self._beat_is_over()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def _beat_is_over(self) -> None:
+        if self._beat is not None:
+            await asyncio.wait({self._beat})  # not awaited itself, lest our end cancel it
 
     def _silence(self) -> None:
         """Set once, not per chunk: it looks when the last chunk was and comes back later."""
@@ -122,9 +132,9 @@ class Exchange:
             await self._start(STREAM_HEADERS)
         await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
         self.heartbeats += 1
+        self._beat = None
         self._last = self._loop.time()
         self._timer = self._loop.call_later(self._server.heartbeat_s, self._silence)
-        self._beat = None
 
     async def _start(self, headers: list[tuple[bytes, bytes]], length: int | None = None) -> None:
         self._is_started = True
@@ -142,10 +152,7 @@ class Exchange:
             return
         if not self._is_started:
             raise error
-        if self._beat is not None:
-            await self._beat
-        event = encode_event(error.encode())
-        await self._send({"type": "http.response.body", "body": event})
+        await self._end(encode_event(error.encode()))
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:

@@ -180,19 +180,27 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
         bring_corpora(state),
     )
     tasks = [asyncio.create_task(it) for it in work]
+    for task in tasks:
+        task.add_done_callback(_report)
     try:
         yield state
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await state.answers.aclose()
         state.renderer.close()
         await state.pool.close()
-        await state.answers.aclose()
         await state.client.close()
         await state.admission.aclose()
         await ledger.close()
         store.close()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """Work in the background that ends by an error would otherwise be missed by nobody."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("work in the background has ended", exc_info=error)
 
 
 async def bring_corpora(state: State) -> None:
@@ -207,14 +215,6 @@ async def bring_corpora(state: State) -> None:
             await state.ingester.bring(index)
 
 
-def make_limiter(config: Config, ledger: Ledger) -> Limiter:
-    """Counts in this process, or in the Redis that all gateways share."""
-    if not config.redis.url:
-        return MemoryLimiter(seed=ledger.spent)
-    from gateway.limits.redis import RedisLimiter  # an extra: redis-py
-    from gateway.redis_link import RedisLink
-
-    link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
 def make_answers(config: Config) -> AnswerCache:
     """In this process alone, or also in the Redis that all gateways share."""
     max_bytes = config.answer_cache.max_bytes
@@ -227,6 +227,14 @@ def make_answers(config: Config) -> AnswerCache:
     return AnswerCache(max_bytes, shared=RedisAnswers(link))
 
 
+def make_limiter(config: Config, ledger: Ledger) -> Limiter:
+    """Counts in this process, or in the Redis that all gateways share."""
+    if not config.redis.url:
+        return MemoryLimiter(seed=ledger.spent)
+    from gateway.limits.redis import RedisLimiter  # an extra: redis-py
+    from gateway.redis_link import RedisLink
+
+    link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
     return RedisLimiter(link, local_share=1 / config.redis.gateways, seed=ledger.spent)
 
 

@@ -117,18 +117,28 @@ def _pull(*names: str) -> None:
             sys.exit(done.returncode)
 
 
-def _model_command(name: str, *prefix: str) -> click.Command:
+def _model_command(name: str, there: str, meaning: str) -> click.Command:
     """What needs a network runs in a process of its own, `python -m model`."""
 
-    @click.command(name, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+    @click.command(
+        name,
+        help=meaning,
+        context_settings={"ignore_unknown_options": True},
+        add_help_option=False,
+    )
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
     def command(words: tuple[str, ...]) -> NoReturn:
-        os.execv(sys.executable, [sys.executable, "-m", "model", *(prefix or (name,)), *words])
+        os.execv(sys.executable, [sys.executable, "-m", "model", there, *words])
 
     return command
 
 
 for _command in (keys, teams, prompts, releases, audit, usage, budgets, ingest):
     main.add_command(_command)
-for _name, _prefix in {"model": ("serve",), "pull": (), "models": ()}.items():
-    main.add_command(_model_command(_name, *_prefix))
+for _words in (
+    ("model", "serve", "The model server alone."),
+    ("pull", "pull", "Fetch models."),
+    ("models", "models", "What can be fetched, and what is here."),
+    ("calibrate", "calibrate", "Measure this machine for emulation."),
+):
+    main.add_command(_model_command(*_words))

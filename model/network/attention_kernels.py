@@ -13,14 +13,14 @@ Alphabet: T tokens, H heads, Dh head width.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
 
 import numpy as np
-from numba import njit
 
+from model.network.compiler import kernel
 from model.network.kernel_parts import SPAN, block_sums, call, exp, f4, num_columns, share
 from model.network.microkernel import KEYS, VALUES
 from model.network.panels import BLOCK, LANES
 
 
-@njit
+@kernel()
 def rotate(head, cos, sin, factor):
     """functional.rope of one head in place, times a factor."""
     half = len(cos)
@@ -30,24 +30,28 @@ def rotate(head, cos, sin, factor):
         head[i + half] = b * cos[i] + a * sin[i]
 
 
-@njit
-def store_codes(vector, codes):
-    """Round a vector to 16-bit codes; returns the scale to read them with."""
+@kernel()
+def scale_of(vector):
+    """What one step of a 16-bit code is worth, as `kv_storage.encode` has it."""
     largest = f4(0)
     for i in range(len(vector)):
-        largest = max(largest, abs(vector[i]))
-    scale = largest / f4(32767)
+        size = abs(vector[i])
+        largest = size if size > largest else largest
+    return largest / f4(32767)
+
+
+@kernel()
+def store_codes(vector, scale, codes):
     inverse = f4(1) / scale if scale > f4(0) else f4(0)
     for i in range(len(vector)):
         codes[i] = np.int16(np.rint(vector[i] * inverse))
-    return scale
 
 
-@njit
+@kernel()
 def rotate_and_store(model, step, cache, work, turn):
     """Turn queries and keys to their positions; keys and values go into the cache."""
     layer, part, parts = turn
-    H, K, Dh = model.sizes[0], model.sizes[1], model.sizes[2]
+    H, K, Dh = model.sizes
     first, last = share(len(work.x), part, parts)
     for t in range(first, last):
         cos, sin = model.cos[step.positions[t]], model.sin[step.positions[t]]
@@ -59,17 +63,18 @@ def rotate_and_store(model, step, cache, work, turn):
             at = (H + head) * Dh
             key, value = work.qkv[t, at : at + Dh], work.qkv[t, at + K * Dh : at + (K + 1) * Dh]
             rotate(key, cos, sin, f4(1))
-            for g in range((Dh + LANES - 1) // LANES):
-                span = slice(g * LANES, min((g + 1) * LANES, Dh))
-                cache.key_scales[layer, panel, head, g, lane] = store_codes(
-                    key[span], cache.keys[layer, panel, head, g, :, lane]
-                )
-                cache.value_scales[layer, panel, head, g, lane] = store_codes(
-                    value[span], cache.values[layer, panel, head, g, lane]
-                )
+            value_scale = scale_of(value)
+            cache.value_scales[layer, head, panel, lane] = value_scale
+            for g in range(cache.keys.shape[3]):
+                features = slice(g * LANES, min((g + 1) * LANES, Dh))
+                scale = scale_of(key[features])
+                cache.key_scales[layer, head, panel, g, lane] = scale
+                store_codes(key[features], scale, cache.keys[layer, head, panel, g, :, lane])
+                codes = cache.values[layer, head, g, panel, lane]
+                store_codes(value[features], value_scale, codes)
 
 
-@njit
+@kernel()
 def merge(state, other):
     """Add one weighted sum of values to another; both end with their maximum and weight."""
     width = len(state) - 2
@@ -83,7 +88,7 @@ def merge(state, other):
     state[width + 1] = a * state[width + 1] + b * other[width + 1]
 
 
-@njit
+@kernel()
 def attend(model, step, cache, work, turn):
     """Queries over the cache → states; an item is a tile of queries, a head, a cut of contexts."""
     layer, part, parts = turn
@@ -97,57 +102,53 @@ def attend(model, step, cache, work, turn):
             feature = (head * group + c % group) * Dh
             for i in range(Dh):
                 work.queries[part, c, i] = work.qkv[first + c // group, feature + i]
-        state = work.states[item, :columns]
-        state[:] = 0
-        state[:, -2] = -np.inf
+        state = work.states[item]
+        state[:columns, -1] = 0
         num_panels = step.positions[first + count - 1] // step.kept + 1
         for start in range(cut * SPAN, num_panels, step.splits * SPAN):
-            stop = min(start + SPAN, num_panels)
-            at = (layer, part, head, columns)
-            score(model, step, cache, work, at, (sequence, start, stop))
+            panels = step.panel_tables[sequence, start : min(start + SPAN, num_panels)]
+            at = (layer, head, part, columns)
+            sums = state if start == cut * SPAN else work.sums[part]
+            score(model, cache, work, at, panels)
             for c in range(columns):
                 visible = step.positions[first + c // group] + 1 - start * step.kept
-                weigh(work, step.kept, visible, (part, c, stop - start))
-            mix(model, cache, work, at, stop - start)
-            for c in range(columns):
-                merge(state[c], work.sums[part, c])
+                weigh(work.scores[part, c, : len(panels) * LANES], sums[c], step.kept, visible)
+            mix(model, cache, work, at, (panels, sums))
+            if start > cut * SPAN:
+                for c in range(columns):
+                    merge(state[c], sums[c])
 
 
-@njit
-def score(model, step, cache, work, at, context):
-    """scores ← queries · keys over the panels start … stop of a sequence."""
-    layer, part, head, columns = at
-    sequence, start, stop = context
+@kernel()
+def score(model, cache, work, at, panels):
+    """scores ← queries · keys of some panels."""
+    layer, head, part, columns = at
     queries, scores = work.queries[part], work.scores[part]
-    scores[:columns, : (stop - start) * LANES] = 0
-    for j in range(stop - start):
-        block = step.block_tables[sequence, (start + j) // step.panels_per_block]
-        panel = block * step.panels_per_block + (start + j) % step.panels_per_block
-        work.panels[part, j] = panel
+    scores[:columns, : len(panels) * LANES] = 0
+    keys, scales = cache.keys[layer, head], cache.key_scales[layer, head]
+    for j in range(len(panels)):
         c = 0
         while c < columns:
             arguments = (
-                cache.keys[layer, panel, head].ctypes.data,
-                cache.key_scales[layer, panel, head].ctypes.data, cache.keys.shape[3],
-                queries[c].ctypes.data, queries.strides[0],
-                scores[c, j * LANES :].ctypes.data, scores.strides[0],
+                keys.ctypes.data + panels[j] * keys.strides[0],
+                scales.ctypes.data + panels[j] * scales.strides[0], keys.shape[1],
+                queries.ctypes.data + c * queries.strides[0], queries.strides[0],
+                scores.ctypes.data + c * scores.strides[0] + j * 4 * LANES, scores.strides[0],
             )  # fmt: skip
             call(model.products[KEYS, num_columns(columns - c)], arguments)
             c += num_columns(columns - c)
 
 
-@njit(fastmath={"reassoc", "nnan", "nsz"})
-def weigh(work, kept, visible, at):
+@kernel(fastmath={"reassoc", "nnan", "nsz"})
+def weigh(scores, sums, kept, visible):
     """scores ← e^(score - maximum) where visible, else 0; starts the sums of values."""
-    part, c, num_panels = at
-    scores, sums = work.scores[part, c, : num_panels * LANES], work.sums[part, c]
-    used = min((max(visible, 0) + kept - 1) // kept, num_panels)
-    for j in range(used):
+    used = min((max(visible, 0) + kept - 1) // kept, len(scores) // LANES)
+    for j in range(used - 1 if kept == LANES else 0, used):
         scores[j * LANES + min(visible - j * kept, kept) : (j + 1) * LANES] = -np.inf
     scores[used * LANES :] = 0
     top, total = f4(-np.inf), f4(0)
     for i in range(used * LANES):
-        top = max(top, scores[i])
+        top = scores[i] if scores[i] > top else top
     for i in range(used * LANES):
         scores[i] = exp(scores[i] - top)
     for i in range(used * LANES):
@@ -156,31 +157,31 @@ def weigh(work, kept, visible, at):
     sums[-2], sums[-1] = top, total
 
 
-@njit
-def mix(model, cache, work, at, num_panels):
-    """sums ← Σ score · value over the panels that `score` found."""
-    layer, part, head, columns = at
-    weights, sums = work.weights[part], work.sums[part]
-    for g in range(cache.values.shape[3]):
-        for j in range(num_panels):
-            scales = cache.value_scales[layer, work.panels[part, j], head, g]
-            for c in range(columns):
-                for i in range(LANES):
-                    weights[c, j * LANES + i] = work.scores[part, c, j * LANES + i] * scales[i]
-        for j in range(num_panels):
-            codes = cache.values[layer, work.panels[part, j], head, g]
-            c = 0
-            while c < columns:
-                arguments = (
-                    codes.ctypes.data, 0, 1,
-                    weights[c, j * LANES :].ctypes.data, weights.strides[0],
-                    sums[c, g * LANES :].ctypes.data, sums.strides[0],
-                )  # fmt: skip
-                call(model.products[VALUES, num_columns(columns - c)], arguments)
-                c += num_columns(columns - c)
+@kernel()
+def mix(model, cache, work, at, found):
+    """sums ← Σ score · value over some panels."""
+    layer, head, part, columns = at
+    panels, sums = found
+    scores, places, values = work.scores[part], work.places[part], cache.values[layer, head]
+    for j in range(len(panels)):
+        places[j] = values.ctypes.data + panels[j] * values.strides[1]
+        scales = cache.value_scales[layer, head, panels[j]]
+        for c in range(columns):
+            for i in range(LANES):
+                scores[c, j * LANES + i] *= scales[i]
+    for g in range(len(values)):
+        c = 0
+        while c < columns:
+            arguments = (
+                places.ctypes.data, g * values.strides[0], len(panels),
+                scores.ctypes.data + c * scores.strides[0], scores.strides[0],
+                sums.ctypes.data + c * sums.strides[0] + g * 4 * LANES, sums.strides[0],
+            )  # fmt: skip
+            call(model.products[VALUES, num_columns(columns - c)], arguments)
+            c += num_columns(columns - c)
 
 
-@njit
+@kernel()
 def combine(model, step, work, turn):
     """states → mixed: join the cuts of each context, divide by the weight."""
     _, part, parts = turn
@@ -196,7 +197,14 @@ def combine(model, step, work, turn):
                 for cut in range(1, step.splits):
                     merge(state, work.states[item + cut, c])
                 feature = (head * group + c % group) * Dh
-                for i in range(Dh):
-                    work.mixed[first + c // group, feature + i] = state[i] / state[-1]
+                scale(state, work.mixed[first + c // group, feature : feature + Dh])
         for t in range(first, first + count):
             block_sums(work.mixed[t, :width], work.mixed[t, width:])
+
+
+@kernel()
+def scale(state, out):
+    """The mean of the values: their sum by its weight."""
+    factor = f4(1) / state[-1]
+    for i in range(len(out)):
+        out[i] = state[i] * factor

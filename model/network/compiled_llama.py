@@ -16,6 +16,7 @@ from model.network.batch import Batch, Int32s
 from model.network.config import NetworkConfig
 from model.network.crew import Crew
 from model.network.kernel_parts import KIND, NUM_PANELS, SPAN, Cache, Model, Step, Work
+from model.network.kernels import PANELS_AT_ONCE
 from model.network.kv_storage import KVStorage
 from model.network.linear import Floats, Linear
 from model.network.llama_weights import Weights
@@ -30,6 +31,11 @@ TILE_COLUMNS = 12  # tokens of a tile · heads of a group: 8 and 4 columns go th
 def round_up(count: int, unit: int) -> int:
     """The smallest multiple of `unit` that is not below `count`."""
     return -(-count // unit) * unit
+
+
+def power_of_two(count: int) -> int:
+    """The smallest power of two that is not below `count`."""
+    return 1 << (count - 1).bit_length()
 
 
 def record(weight: Linear) -> list[int]:
@@ -101,8 +107,7 @@ class CompiledLlama:
             np.array(batch.positions, np.int32),
             np.array(panels, np.int32),
             np.array(lanes, np.int32),
-            np.array(batch.block_tables, np.int32),
-            kv.panels_per_block,
+            kv.panel_tables(batch.block_tables),
             kv.kept,
             tiles,
             spans if few else 1,
@@ -132,11 +137,10 @@ class CompiledLlama:
             qkv=self._buffer("qkv", T, qkv * LANES),
             mixed=self._buffer("mixed", T, self._with_sums(H * Dh)),
             inner=self._buffer("inner", T, self._with_sums(self._config.intermediate_size)),
-            gates=self._buffer("gates", T, threads, 2, kernels.PANELS_AT_ONCE * LANES),
+            gates=self._buffer("gates", threads, 2, power_of_two(T), PANELS_AT_ONCE * LANES),
             queries=self._buffer("queries", threads, columns, width),
             scores=self._buffer("scores", threads, columns, SPAN * LANES),
-            weights=self._buffer("weights", threads, columns, SPAN * LANES),
-            panels=np.empty((threads, SPAN), np.int64),
+            places=np.empty((threads, SPAN), np.int64),
             sums=self._buffer("sums", threads, columns, width + 2),
             states=self._buffer("states", len(step.tiles) * K * step.splits, columns, width + 2),
             logits=np.empty(
@@ -153,7 +157,7 @@ class CompiledLlama:
     def _buffer(self, name: str, *shape: int) -> NDArray[np.float32]:
         """Kept memory of at least this length; zero at first, so what is never written stays so."""
         kept = self._buffers.get(name)
-        if kept is None or len(kept) < shape[0]:
-            length = 1 << (shape[0] - 1).bit_length()
+        if kept is None or any(have < want for have, want in zip(kept.shape, shape, strict=True)):
+            length = power_of_two(shape[0])
             kept = self._buffers[name] = aligned((length, *shape[1:]), np.float32)
         return kept[: shape[0]]

@@ -1,15 +1,18 @@
-"""Where numba keeps what it compiled: under GLASSGATE_HOME, by the sources that went into it.
+"""The one door to numba, and where it keeps what it compiled: under GLASSGATE_HOME.
 
-So an edited kernel never meets old machine code, and clones of the project share theirs. Import
-this before a function is decorated; without numba the import fails, and `llama` does without.
+Machine code is filed by the text of all kernels, so an edited one never meets the old code of
+another, and clones of the project share theirs. Without numba this cannot be imported, and
+`llama` does without.
 """
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numba import config as config_module
+from numba import njit
 from numba.core.caching import UserProvidedCacheLocator
 
 config: Any = config_module
@@ -36,6 +39,9 @@ config.CACHE_DIR = str(home / "kernels")
 config.CACHE_LOCATOR_CLASSES = (
     f"{__name__}.KernelFolder,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator"
 )
+
+# numba's decorator; a check for division by zero in a loop would keep it from being vectorised
+kernel = partial(njit, error_model="numpy")
 
 
 def is_kept(function_name: str) -> bool:

@@ -8,10 +8,11 @@ numba's functions carry no types; what an array holds stands in the tuples.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from model.network.compiler import kernel
 from model.network.machine_code import LONG, ir
 from model.network.panels import BLOCK
 
@@ -41,8 +42,7 @@ class Step(NamedTuple):
     positions: Any  # int32 [T]
     panels: Any  # int32 [T] where each token's key and value go: panel and lane
     lanes: Any
-    block_tables: Any  # int32 [B, blocks]
-    panels_per_block: Any
+    panel_tables: Any  # int32 [B, panels]
     kept: Any  # how many positions a panel of the cache keeps, at most 16
     tiles: Any  # int32 [N, 3]: first token, number of tokens, sequence
     splits: Any  # into how many items the context of a tile is cut
@@ -66,11 +66,10 @@ class Work(NamedTuple):
     qkv: Any  # [T, (H + 2K) · Dh]
     mixed: Any  # [T, H · Dh + sums]
     inner: Any  # [T, F + sums]
-    gates: Any  # [T, threads, 2, 128]
+    gates: Any  # [threads, 2, T, 128]
     queries: Any  # [threads, columns, Dh]
     scores: Any  # [threads, columns, SPAN · 16]
-    weights: Any  # [threads, columns, SPAN · 16]
-    panels: Any  # [threads, SPAN]
+    places: Any  # [threads, SPAN], addresses of the values in sight
     sums: Any  # [threads, columns, Dh + 2]: a weighted sum of values, its maximum, its weight
     states: Any  # [items, columns, Dh + 2], the same
     logits: Any  # [R, V]
@@ -89,25 +88,26 @@ def call(context, address, arguments):
     return types.void(types.int64, types.UniTuple(types.int64, len(arguments))), emit
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def exp(x):
     """e^x for x ≤ 0 as 2^n · e^r, |r| ≤ ln2 / 2, by Taylor's sum to r^7: good to 1e-7, 0 by -88."""
-    n = np.rint(max(x, f4(-88)) * f4(1.44269504))
-    r = (max(x, f4(-88)) - n * f4(0.693359375)) + n * f4(2.12194440e-4)
+    x = f4(-88) if x < f4(-88) else x
+    n = np.int32(x * f4(1.44269504) - f4(0.5))
+    r = x - f4(n) * f4(0.693359375) + f4(n) * f4(2.12194440e-4)
     p = f4(1 / 5040) * r + f4(1 / 720)
     p = (p * r + f4(1 / 120)) * r + f4(1 / 24)
     p = (p * r + f4(1 / 6)) * r + f4(0.5)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    power = np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
     return (p * r * r + r + f4(1)) * power
 
 
-@njit
+@kernel()
 def share(count, part, parts):
     """The [first, last) of `count` things that are thread `part`'s."""
     return part * count // parts, (part + 1) * count // parts
 
 
-@njit(fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def block_sums(features, sums):
     """The sum of each block of 32 features."""
     for block in range(len(features) // BLOCK):
@@ -117,7 +117,7 @@ def block_sums(features, sums):
         sums[block] = total
 
 
-@njit
+@kernel()
 def num_columns(left):
     """How many of the columns that are left one pass takes."""
     return 8 if left >= 8 else min(left, 4)

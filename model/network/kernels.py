@@ -12,9 +12,9 @@ Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, F 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg"
 
 import numpy as np
-from numba import njit
 
 from model.network.attention_kernels import attend, combine, rotate_and_store
+from model.network.compiler import kernel
 from model.network.kernel_parts import (
     CONSTANT_BYTES,
     CONSTANTS,
@@ -43,15 +43,15 @@ PANELS_AT_ONCE = 8  # so many panels stay in the L2 cache while all columns pass
 FEW = 8  # below so many tokens, what is done token by token is not worth dividing
 
 
-@njit
+@kernel()
 def swiglu_row(gate, up, out):
     """functional.swiglu, with e^-|gate| so that nothing overflows."""
     for i in range(len(out)):
-        e = exp(-abs(gate[i]))
-        out[i] = gate[i] * up[i] * (f4(1) if gate[i] >= f4(0) else e) / (f4(1) + e)
+        e = exp(-gate[i] if gate[i] > f4(0) else gate[i])
+        out[i] = gate[i] * up[i] * (f4(1) if gate[i] > f4(0) else e) / (f4(1) + e)
 
 
-@njit(fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def norm_row(x, weight, eps, out):
     """functional.rms_norm of one row, with block sums."""
     total = f4(0)
@@ -64,7 +64,7 @@ def norm_row(x, weight, eps, out):
     block_sums(out[:width], out[width:])
 
 
-@njit
+@kernel()
 def multiply(model, record, rows, x, y):
     """y += x @ W[rows].T for the rows of panels first … last; x [T, in + sums], y [T, rows]."""
     first, last = rows
@@ -85,7 +85,7 @@ def multiply(model, record, rows, x, y):
             t += columns
 
 
-@njit
+@kernel()
 def norm(model, work, which, turn):
     """x → normed, by the norm before attention (0) or before the inner layer (1)."""
     layer, part, parts = turn
@@ -94,7 +94,7 @@ def norm(model, work, which, turn):
         norm_row(work.x[t], model.norms[layer, which], model.eps, work.normed[t])
 
 
-@njit
+@kernel()
 def project_qkv(model, work, turn):
     """normed → qkv."""
     layer, part, parts = turn
@@ -108,7 +108,7 @@ def project_qkv(model, work, turn):
         start += record[NUM_PANELS] * LANES
 
 
-@njit
+@kernel()
 def add_projection(model, work, which, turn):
     """x += OUT · mixed, or x += DOWN · inner."""
     layer, part, parts = turn
@@ -118,12 +118,12 @@ def add_projection(model, work, which, turn):
     multiply(model, record, (first, last), source, work.x[:, first * LANES : last * LANES])
 
 
-@njit
+@kernel()
 def gate_and_up(model, work, turn):
     """normed → inner: functional.swiglu of both projections, a few panels at a time."""
     layer, part, parts = turn
     gate_record, up_record = model.linears[layer, GATE], model.linears[layer, UP]
-    gate, up = work.gates[:, part, 0], work.gates[:, part, 1]
+    gate, up = work.gates[part, 0], work.gates[part, 1]
     width = work.inner.shape[1] // (BLOCK + 1) * BLOCK
     first, last = share(width // BLOCK, part, parts)
     for start in range(2 * first, 2 * last, PANELS_AT_ONCE):
@@ -141,7 +141,7 @@ def gate_and_up(model, work, turn):
             )
 
 
-@njit
+@kernel()
 def last_norm(model, step, work, turn):
     """x → normed at the rows whose logits are wanted."""
     _, part, parts = turn
@@ -150,7 +150,7 @@ def last_norm(model, step, work, turn):
         norm_row(work.x[step.logit_rows[r]], model.last_norm, model.eps, work.normed[r])
 
 
-@njit
+@kernel()
 def project_head(model, work, turn):
     """normed → logits."""
     _, part, parts = turn
@@ -160,7 +160,7 @@ def project_head(model, work, turn):
     multiply(model, model.head, (first, last), work.normed[: len(y)], y)
 
 
-@njit
+@kernel()
 def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
     if phase == 0:
         norm(model, work, 0, turn)
@@ -190,7 +190,7 @@ PHASES = 9  # of a layer; the last two come once
 TOKENWISE = (0, 2, 4, 6, 9)
 
 
-@njit(nogil=True, cache=True)
+@kernel(nogil=True, cache=True)
 def run(model, step, cache, work, member):
     """One member's part in all layers of a batch and the head: x → logits."""
     number, size, meet, barrier = member

@@ -1,9 +1,9 @@
 """Where keys and values live: fixed blocks of block_size tokens, written and read by slot.
 
-Both are kept as 16-bit codes with a scale for every 16 features: half the memory of float32, at
-an error some thirty times smaller than half precision's. They lie in panels of up to 16 tokens as
-`microkernel` wants them: a key's features are spread over the words of one lane, because the
-queries meet 16 keys at once; a value's features lie side by side, because they add up.
+Both are kept as 16-bit codes: half the memory of float32, at a tenth of half precision's error. A
+scale serves 16 features of a key, whose sizes differ much, or a whole value. They lie in panels of
+up to 16 tokens as `microkernel` wants them: a key's features are spread over the words of a lane,
+because the queries meet 16 keys at once; a value's features lie side by side, because they add up.
 Which block belongs to whom is the engine's knowledge.
 """
 
@@ -29,11 +29,12 @@ class KVStorage:
         self.panels_per_block = block_size // self.kept
         groups = -(-config.head_dim // LANES)
         self._head_dim = config.head_dim
-        heads = (config.num_layers, num_blocks * self.panels_per_block, config.num_kv_heads)
-        self.keys = aligned((*heads, groups, LANES, LANES), np.int16)  # …, feature, token
-        self.key_scales = aligned((*heads, groups, LANES), np.float32)  # …, token
-        self.values = aligned((*heads, groups, LANES, LANES), np.int16)  # …, token, feature
-        self.value_scales = aligned((*heads, groups, LANES), np.float32)
+        heads = (config.num_layers, config.num_kv_heads)
+        panels = num_blocks * self.panels_per_block
+        self.keys = aligned((*heads, panels, groups, LANES, LANES), np.int16)  # …, feature, token
+        self.key_scales = aligned((*heads, panels, groups, LANES), np.float32)  # …, token
+        self.values = aligned((*heads, groups, panels, LANES, LANES), np.int16)  # …, token, feature
+        self.value_scales = aligned((*heads, panels, LANES), np.float32)  # …, token
 
     @property
     def num_bytes(self) -> int:
@@ -45,36 +46,40 @@ class KVStorage:
         """Panel and lane of each slot."""
         return slots // self.kept, slots % self.kept
 
+    def panel_tables(self, block_tables: Ints) -> NDArray[np.int32]:
+        """The panels of the blocks of each sequence, [B, panels]."""
+        ppb = self.panels_per_block
+        tables = block_tables[:, :, None] * ppb + np.arange(ppb)
+        return tables.reshape(len(block_tables), -1).astype(np.int32)
+
     def write(self, layer: int, slots: Ints, keys: Floats, values: Floats) -> None:
         """Store keys and values [T, K, Dh] at the tokens' slots."""
         panels, lanes = self.places(slots)
-        codes, scales = self._encode(keys)
-        self.keys[layer, panels, :, :, :, lanes] = codes
-        self.key_scales[layer, panels, :, :, lanes] = scales
-        codes, scales = self._encode(values)
-        self.values[layer, panels, :, :, lanes] = codes
-        self.value_scales[layer, panels, :, :, lanes] = scales
+        width = ((0, 0), (0, 0), (0, -self._head_dim % LANES))
+        groups = np.pad(keys, width).reshape(*keys.shape[:2], -1, LANES)
+        codes, scales = encode(groups)
+        self.keys[layer, :, panels, :, :, lanes] = codes
+        self.key_scales[layer, :, panels, :, lanes] = scales
+        codes, scales = encode(np.pad(values, width))
+        self.values[layer, :, :, panels, lanes] = codes.reshape(groups.shape)
+        self.value_scales[layer, :, panels, lanes] = scales
 
     def read(self, layer: int, block_table: Ints, length: int) -> tuple[Floats, Floats]:
         """The first `length` keys and values [length, K, Dh] of the sequence with this table."""
         slots = (block_table[:, None] * self.block_size + np.arange(self.block_size)).ravel()
         panels, lanes = self.places(slots[:length])
-        pairs = (
-            (self.keys[layer, panels, :, :, :, lanes], self.key_scales),
-            (self.values[layer, panels, :, :, lanes], self.value_scales),
-        )
-        keys, values = (
-            (codes * scales[layer, panels, :, :, lanes, None]).reshape(length, codes.shape[1], -1)[
-                ..., : self._head_dim
-            ]
-            for codes, scales in pairs
-        )
-        return keys, values
+        keys = self.keys[layer, :, panels, :, :, lanes]  # [length, K, G, 16], as the values
+        keys = keys * self.key_scales[layer, :, panels, :, lanes, None]
+        values = self.values[layer, :, :, panels, lanes]
+        values = values * self.value_scales[layer, :, panels, lanes, None, None]
+        flat = (*keys.shape[:2], -1)
+        return keys.reshape(flat)[..., : self._head_dim], values.reshape(flat)[
+            ..., : self._head_dim
+        ]
 
-    def _encode(self, vectors: Floats) -> tuple[NDArray[np.int16], Floats]:
-        """[T, K, Dh] → codes [T, K, G, 16] and scales [T, K, G]; the kernels do the same."""
-        padded = np.pad(vectors, ((0, 0), (0, 0), (0, -self._head_dim % LANES)))
-        groups = padded.reshape(*vectors.shape[:2], -1, LANES)
-        scales = np.abs(groups).max(axis=-1) / np.float32(32767)
-        inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
-        return np.rint(groups * inverse[..., None]).astype(np.int16), scales
+
+def encode(vectors: Floats) -> tuple[NDArray[np.int16], Floats]:
+    """Vectors [..., n] as 16-bit codes and scales [...]; the kernels do the same."""
+    scales = np.abs(vectors).max(axis=-1) / np.float32(32767)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+    return np.rint(vectors * inverse[..., None]).astype(np.int16), scales

@@ -104,6 +104,13 @@ class Block:
     num_bytes: int
     constant: Value = HALVES
     num_constants: int = 0  # a scale, then a minimum
+    is_scattered: bool = False  # `words` points to the blocks' addresses, `constants` adds to each
+
+    def locate(self, b: Value, words: Value, constants: Value, index: Value) -> Value:
+        """The address of block `index`."""
+        if self.is_scattered:
+            return b.add(load(b, b.add(words, b.mul(index, LONG(8))), 0, LONG), constants)
+        return b.add(words, b.mul(index, LONG(self.num_bytes)))
 
     def load_constants(self, b: Value, address: Value, index: Value) -> list[Value]:
         """Those of block `index`; where there are none, a scale of 1."""
@@ -122,7 +129,7 @@ BLOCKS = {
     Kind.BF16: Block(bfloats, 16, 512),
     Kind.F32: Block(floats, 16, 1024),
     KEYS: Block(codes_16bit, 16, 512, FLOATS, num_constants=1),
-    VALUES: Block(codes_16bit, 16, 512),
+    VALUES: Block(codes_16bit, 16, 512, is_scattered=True),
 }
 
 
@@ -150,8 +157,7 @@ def emit_product(block: Block, columns: int) -> ir.Module:
     partial = [[ZERO] * columns, [ZERO] * columns]  # in turn, or each sum would wait for itself
     inputs_at = b.mul(index, LONG(4 * block.num_inputs))
     inputs = [b.add(row, inputs_at) for row in x_rows]
-    weights = block.inputs(b, b.add(words, b.mul(index, LONG(block.num_bytes))))
-    for i, weight in enumerate(weights):
+    for i, weight in enumerate(block.inputs(b, block.locate(b, words, constants, index))):
         for c in range(columns):
             factor = load_splat(b, inputs[c], 4 * i)
             partial[i % 2][c] = b.call(fma, [weight, factor, partial[i % 2][c]])

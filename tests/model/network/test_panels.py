@@ -76,6 +76,12 @@ def test_cache_products_agree_with_numpy(kind: int, columns: int, num_blocks: in
     y = rng.standard_normal((columns, LANES), np.float32)
     weights = codes * scales[:, None] if BLOCKS[kind].num_constants else codes.astype(np.float32)
     expected = y + x.astype(np.float64) @ weights.reshape(-1, LANES).astype(np.float64)
-    weight = (codes.ctypes.data, scales.ctypes.data, num_blocks)
+    order = rng.permutation(num_blocks)
+    if BLOCKS[kind].is_scattered:
+        places = codes.ctypes.data + order * codes[0].nbytes - 8
+        weight = (places.ctypes.data, 8, num_blocks)
+        x = x.reshape(columns, num_blocks, 16)[:, order].reshape(columns, -1)
+    else:
+        weight = (codes.ctypes.data, scales.ctypes.data, num_blocks)
     call_product(compile_product(kind, columns), weight, x, y)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=0.5)

@@ -9,8 +9,7 @@ from pydoc_data.topics import topics
 import pytest
 
 QUESTIONS = [
-    json.loads(line)
-    for line in Path(__file__).with_name("topics.jsonl").read_text().splitlines()
+    json.loads(line) for line in Path(__file__).with_name("topics.jsonl").read_text().splitlines()
 ]
 
 

@@ -36,15 +36,16 @@ def model(monkeypatch: pytest.MonkeyPatch, script: str, ready_s: float = 60.0) -
     return LocalModel(Local(port=port, ready_s=ready_s, backoff_s=0.01))
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+def children(it: LocalModel) -> list[psutil.Process]:
+    port = str(it.config.port)
+    return [child for child in psutil.Process().children() if child.cmdline()[-1:] == [port]]
 
 
 async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async with model(monkeypatch, ANSWERS) as it:
         await it.until_ready()
         assert it.is_ready
-        (first,) = children()
+        (first,) = children(it)
         os.kill(first.pid, signal.SIGKILL)
         async with asyncio.timeout(60):
             while it.is_ready:  # noqa: ASYNC110
@@ -52,10 +53,10 @@ async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) 
             assert it.retry_after_s >= 1
             while not it.is_ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        (second,) = children()
+        (second,) = children(it)
         assert second.pid != first.pid
         assert it.num_restarts == 1
-    assert not children()
+    assert not children(it)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ async def test_a_child_that_never_answers_is_an_error_at_the_start(
     async with model(monkeypatch, script, ready_s) as it:
         with pytest.raises(LocalError):
             await it.until_ready()
-    assert not children()
+    assert not children(it)
 
 
 def test_the_childs_command() -> None:

@@ -242,7 +242,7 @@ class Index(Section):
     store: str  # a name or id, or name@N for its snapshot N; the gateway's own, or `tenant`'s
     tenant: str = ""  # "team:NAME" or "key:ID"
     corpus: str = ""  # ingested at the start of `glassgate serve`: pydoc:topics, or a path
-    fusion: Literal["rrf", "min-max"] = "rrf"
+    fusion: Literal["rrf", "min-max"] = "min-max"
     top_k: int = 6  # passages, at most
     threshold: float = 0.0  # the cosine below which a passage is not relevant; 0: all are
     order: Literal["best_first", "best_last"] = "best_last"

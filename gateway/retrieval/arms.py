@@ -101,6 +101,10 @@ class _Matrix(NamedTuple):
     removed: npt.NDArray[np.int64]
 
 
+_WORDS = sa.table("passage_words", sa.column("rowid", sa.Integer))
+_PLACES = sa.table("passage_places", sa.column("id", sa.Integer), sa.column("document", sa.Integer))
+
+
 class SqliteArms:
     def __init__(self, matrix_bytes: int = MATRIX_BYTES) -> None:
         self._matrices: LRUCache[tuple[str, str], _Matrix] = LRUCache(
@@ -113,9 +117,10 @@ class SqliteArms:
             "CREATE VIRTUAL TABLE IF NOT EXISTS passage_words USING fts5(store, heading, text,"
             " content='passages', content_rowid='id', tokenize='porter unicode61')"
         )
-        connection.exec_driver_sql(
-            "CREATE TABLE IF NOT EXISTS passage_vectors (id INTEGER PRIMARY KEY, vector BLOB)"
-        )
+        for table, column in (("vectors", "vector BLOB"), ("places", "document INTEGER")):
+            connection.exec_driver_sql(
+                f"CREATE TABLE IF NOT EXISTS passage_{table} (id INTEGER PRIMARY KEY, {column})"
+            )
 
     def add(self, connection: sa.Connection, ids: Sequence[int], vectors: Vectors | None) -> None:
         each = [(passage,) for passage in ids]
@@ -123,6 +128,9 @@ class SqliteArms:
             "INSERT INTO passage_words (rowid, store, heading, text)"
             " SELECT id, store, heading, text FROM passages WHERE id = ?", each
         )  # fmt: skip
+        connection.exec_driver_sql(
+            "INSERT INTO passage_places SELECT id, document FROM passages WHERE id = ?", each
+        )
         if vectors is not None:
             blobs = [(i, row.tobytes()) for i, row in zip(ids, vectors, strict=True)]
             connection.exec_driver_sql("INSERT INTO passage_vectors VALUES (?, ?)", blobs)
@@ -133,7 +141,8 @@ class SqliteArms:
             "INSERT INTO passage_words (passage_words, rowid, store, heading, text)"
             " SELECT 'delete', id, store, heading, text FROM passages WHERE id = ?", each
         )  # fmt: skip
-        connection.exec_driver_sql("DELETE FROM passage_vectors WHERE id = ?", each)
+        for table in ("vectors", "places"):
+            connection.exec_driver_sql(f"DELETE FROM passage_{table} WHERE id = ?", each)  # noqa: S608
 
     def by_words(
         self, connection: sa.Connection, scope: Scope, question: str, limit: int
@@ -141,14 +150,16 @@ class SqliteArms:
         words = " OR ".join(f'"{word}"' for word in words_of(question))
         if not words:
             return {}
-        found = sa.table("passage_words", sa.column("rowid", sa.Integer))
         # The store's own word narrows what is looked at and weighs nothing.
         score: sa.ColumnElement[float] = sa.literal_column("bm25(passage_words, 0.0, 1.0, 1.0)")
+        # A word may be in thousands of passages: whose they are is read from narrow rows.
+        joined = _WORDS.join(_PLACES, _PLACES.c.id == _WORDS.c.rowid)
+        joined = joined.join(documents, documents.c.id == _PLACES.c.document)
         query = (
-            sa.select(found.c.rowid, score)
-            .select_from(seen_from(found, found.c.rowid))
+            sa.select(_WORDS.c.rowid, score)
+            .select_from(joined.join(vector_stores, vector_stores.c.id == documents.c.store))
             .where(sa.text("passage_words MATCH :match"), scope.visible)
-            .order_by(score, found.c.rowid)
+            .order_by(score, _WORDS.c.rowid)
             .limit(limit)
         )
         match = {"match": f'store : "{word_of(scope.store)}" AND {{heading text}} : ({words})'}

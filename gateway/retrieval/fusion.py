@@ -38,15 +38,20 @@ FUSIONS: dict[Fusion, Callable[[Sequence[Ranking]], dict[int, float]]] = {
 }
 
 
-def without_repeats(texts: Sequence[str], same: float = SAME) -> list[int]:
-    """The places of the texts that say something which none before them says (Jaccard)."""
+def without_repeats(texts: Sequence[str], most: int, same: float = SAME) -> list[int]:
+    """The places of the first `most` texts that say what none before them says (Jaccard)."""
     kept: list[tuple[int, set[str]]] = []
     for place, text in enumerate(texts):
+        if len(kept) == most:
+            break
         words = set(_WORD.findall(text.lower()))
-        if all(words != other and len(words & other) <= same * len(words | other)
-               for _, other in kept):  # fmt: skip
+        if not any(_is_repeat(words, other, same) for _, other in kept):
             kept.append((place, words))
     return [place for place, _ in kept]
+
+
+def _is_repeat(words: set[str], other: set[str], same: float) -> bool:
+    return words == other or len(words & other) > same * len(words | other)
 
 
 def _ordered(fused: dict[int, float]) -> dict[int, float]:

@@ -25,6 +25,7 @@ from gateway.store.rows import now_ms
 from gateway.store.tables import documents, files, passages, vector_stores
 
 DEPTH = 50  # passages that each arm brings
+SPARE = 10  # passages that are read in case others are repeats
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,18 +71,19 @@ class Searcher:
         self._metrics.searches.labels(mode).inc()
         fused = FUSIONS[how.fusion]([ranking, meaning] if mode == "hybrid" else [ranking])
         floor = min(meaning.values(), default=None)
-        order = list(fused)[: 2 * max(how.top_k, DEPTH // 2)]
-        hits = await self.store.read(read_hits, scope, order)
+        wanted = how.top_k if reranker is None else 2 * how.top_k
+        hits = await self.store.read(read_hits, scope, list(fused)[: 2 * wanted + SPARE])
         hits = [
             msgspec.structs.replace(
                 it, score=min(fused[it.passage], 1.0), relevance=meaning.get(it.passage, floor)
             )
             for it in hits
         ]
-        places = without_repeats([it.text for it in hits])
+        places = without_repeats([it.text for it in hits], wanted)
+        num_seen = len(hits) if len(places) < wanted else places[-1] + 1
         chosen = [hits[place] for place in places]
         if reranker is not None:
-            chosen = await _reranked(chosen[: max(2 * how.top_k, 10)], question, reranker)
+            chosen = await _reranked(chosen, question, reranker)
         if kept.expires_days is not None and now_ms() - kept.last_active_at > TOUCH_MS:
             await self.store.write(touch, kept)
         return Found(
@@ -90,7 +92,7 @@ class Searcher:
             store=kept.id,
             snapshot=scope.snapshot,
             epoch=kept.epoch,
-            num_repeats=len(hits) - len(places),
+            num_repeats=num_seen - len(places),
         )
 
     async def _by_meaning(

@@ -4,8 +4,8 @@
 
 Quality on the golden questions over Python's own topics, and on tldr pages where they are there;
 latency of a whole hybrid search at 10^4 and 10^5 passages, the question's embedding by a model
-server over HTTP included. `--dump` writes what `--check` of `tests.bench.retrieval_check` compares
-with other people's programs. The last line of standard output is one JSON object.
+server over HTTP included. `--dump` writes what `retrieval_check.py` compares with other people's
+programs. The last line of standard output is one JSON object.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from gateway.config import Deadlines
+from gateway.config import Deadlines, Index
 from gateway.metrics import Metrics
 from gateway.retrieval import documents as docs
 from gateway.retrieval.embedder import UpstreamEmbedder
@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "goldens" / "topics.jsonl"
 TLDR = ROOT.parent / "shared" / "data" / "tldr_pages" / "tldr_en.jsonl"
 ARMS = ("bm25", "vectors", "rrf", "minmax")
-SHIPPED = "minmax"
+SHIPPED = Index(store="").fusion.replace("-", "")
 DEPTH = 50
 Ranked = dict[str, list[int]]
 
@@ -177,10 +177,9 @@ async def on_topics(searcher: Searcher, dump: Path | None) -> dict[str, Any]:
     yes = [found[i]["cosine"][0] for i in able]
     no = [it["cosine"][0] for i, it in enumerate(found) if i not in set(able)]
     for threshold in np.arange(0.2, 0.6, 0.05):
-        print(
-            f"threshold {threshold:.2f}: of the answerable {np.mean(np.array(yes) >= threshold):.3f}"
-            f" pass, of the unanswerable {np.mean(np.array(no) >= threshold):.3f}"
-        )
+        passing = [np.mean(np.array(it) >= threshold) for it in (yes, no)]
+        print("at threshold {:.2f} pass: answerable {:.3f}, unanswerable {:.3f}".format(
+            threshold, *passing))  # fmt: skip
     result["answerable_auc"] = ranking.area_under(yes, no)
     result["ingest_passages_per_s"] = summary.passages / seconds
     if dump is not None:
@@ -201,7 +200,7 @@ async def write_dump(
         for q, f, r in zip(questions, found, relevant, strict=True)
     ]
     whole = {"passages": await searcher.store.read(texts), "rows": rows, "ours": result}
-    path.write_text(json.dumps(whole, default=float))
+    await asyncio.to_thread(path.write_text, json.dumps(whole, default=float))
 
 
 async def on_tldr(searcher: Searcher, count: int) -> dict[str, Any]:

@@ -39,4 +39,5 @@ def test_fusion_loses_nobody_and_orders_by_score(rankings, fuse) -> None:  # typ
 def test_repeats_are_those_of_the_same_words() -> None:
     long = "the quick brown fox jumps over the lazy dog near the old river bank today"
     texts = [long, long.upper() + "!", long + " again and again we say", "", ""]
-    assert without_repeats(texts) == [0, 2, 3]
+    assert without_repeats(texts, 9) == [0, 2, 3]
+    assert without_repeats(texts, 2) == [0, 2]

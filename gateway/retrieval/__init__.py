@@ -2,6 +2,6 @@
 
 `passages` cuts what `parsers` reads; `files`, `stores` and `documents` keep it, by tenant, store
 and snapshot; `arms` are keywords and vectors in each database; `index` searches; `ingest` fills;
-`augment` and `citations` are what the spine does with the passages found; `api` and `shapes` are
-OpenAI's face of it.
+`augment` and `citations` are what the spine does with what was `found`; `api`, `document_api` and
+`shapes` are OpenAI's face of it.
 """

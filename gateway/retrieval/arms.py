@@ -1,9 +1,8 @@
-"""The two ways to find a passage, by its words and by its meaning, as each database has them.
+"""The two ways to find a passage, by its words and by its meaning; here on SQLite.
 
-What they stand on is made when the first store is: on SQLite an FTS5 table (BM25) and vectors as
-float32 BLOBs, of which a store's matrix is kept in memory until the store changes; on PostgreSQL
-one table with a tsvector and a vector of the extension pgvector, both read exactly. Who may see
-what is in the `scope` of every query: nothing is found first and hidden afterwards.
+What they stand on is made when the first store is: an FTS5 table (BM25) and vectors as float32
+BLOBs, of which a store's matrix is kept in memory until the store changes. Who may see what is in
+the `scope` of every query: nothing is found first and hidden afterwards.
 """
 
 import re
@@ -17,13 +16,11 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from cachetools import LRUCache
 
-from gateway.errors import Unavailable
 from gateway.store.tables import documents, passages, vector_stores
 
 Vectors = npt.NDArray[np.float32]
 
 MATRIX_BYTES = 1 << 30  # of all matrices in memory together
-LOCK = 0x676C617374  # PostgreSQL's advisory lock of `prepare`
 MAX_WORDS = 64  # of a question
 _WORD = re.compile(r"\w+")
 STOP = re.compile(  # words that tell no two passages apart
@@ -224,88 +221,3 @@ class SqliteArms:
             np.array([row[2] for row in rows], np.int64),
             np.array([forever if row[3] is None else row[3] for row in rows], np.int64),
         )  # fmt: skip
-
-
-class _Vector(sa.types.UserDefinedType[Any]):
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "vector"
-
-
-_SEARCH = sa.table(
-    "passage_search", sa.column("id", sa.BigInteger), sa.column("words"), sa.column("vector")
-)
-
-
-class PostgresArms:
-    def prepare(self, connection: sa.Connection) -> None:
-        if connection.scalar(sa.text("SELECT to_regclass('passage_search')")) is not None:
-            return
-        known = sa.text("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'")
-        if not connection.scalar(known):
-            raise Unavailable("vector stores on PostgreSQL need its extension pgvector")
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-        for statement in (
-            "CREATE EXTENSION IF NOT EXISTS vector",
-            "CREATE TABLE IF NOT EXISTS passage_search (id bigint PRIMARY KEY"
-            " REFERENCES passages ON DELETE CASCADE, words tsvector NOT NULL, vector vector)",
-            "CREATE INDEX IF NOT EXISTS ix_passage_search ON passage_search USING gin (words)",
-        ):
-            connection.exec_driver_sql(statement)
-
-    def add(self, connection: sa.Connection, ids: Sequence[int], vectors: Vectors | None) -> None:
-        texts = [None] * len(ids) if vectors is None else [_literal(row) for row in vectors]
-        connection.execute(
-            sa.text(
-                "INSERT INTO passage_search"
-                " SELECT id, to_tsvector('english', heading || ' ' || text),"
-                " CAST(:vector AS vector) FROM passages WHERE id = :id"
-            ),
-            [{"id": i, "vector": text} for i, text in zip(ids, texts, strict=True)],
-        )
-
-    def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
-        """They leave with their passages."""
-
-    def by_words(
-        self, connection: sa.Connection, scope: Scope, question: str, limit: int
-    ) -> dict[int, float]:
-        words = " or ".join(words_of(question))
-        asked = sa.func.websearch_to_tsquery(sa.literal_column("'english'"), words)
-        score = sa.func.ts_rank_cd(_SEARCH.c.words, asked, 1)
-        return self._best(connection, scope, _SEARCH.c.words.op("@@")(asked), score, limit)
-
-    def by_meaning(
-        self, connection: sa.Connection, scope: Scope, vector: Vectors, limit: int
-    ) -> dict[int, float]:
-        given = sa.cast(sa.literal(_literal(vector)), _Vector)
-        score: sa.ColumnElement[float] = 1 - _SEARCH.c.vector.op("<=>", return_type=sa.Double())(
-            given
-        )
-        return self._best(connection, scope, _SEARCH.c.vector.is_not(None), score, limit)
-
-    def _best(
-        self,
-        connection: sa.Connection,
-        scope: Scope,
-        where: sa.ColumnElement[bool],
-        score: sa.ColumnElement[float],
-        limit: int,
-    ) -> dict[int, float]:
-        query = (
-            sa.select(_SEARCH.c.id, score.label("score"))
-            .select_from(seen_from(_SEARCH, _SEARCH.c.id))
-            .where(where, scope.visible)
-            .order_by(sa.desc("score"), _SEARCH.c.id)
-            .limit(limit)
-        )
-        return {row[0]: float(row[1]) for row in connection.execute(query)}
-
-
-def _literal(vector: Vectors) -> str:
-    return str(vector.tolist())
-
-
-def arms_for(engine: sa.Engine) -> Arms:
-    return PostgresArms() if engine.dialect.name == "postgresql" else SqliteArms()

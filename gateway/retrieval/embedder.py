@@ -92,7 +92,8 @@ def _vectors(raw: bytes, count: int) -> Vectors:
     try:
         data = msgspec.json.decode(raw, type=Reply).data
         rows = [_row(it.embedding) for it in sorted(data, key=lambda it: it.index)]
-        found = np.array(rows, np.float32)
+        with np.errstate(over="ignore"):  # what is not finite is refused below
+            found = np.array(rows, np.float32)
     except (msgspec.MsgspecError, ValueError) as error:
         raise EmbedderSilent(f"no embeddings: {error}") from error
     lengths = np.linalg.norm(found, axis=-1, keepdims=True)

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from gateway.config import Index
 from gateway.errors import BadRequest, NotFound
 from gateway.metrics import Metrics
-from gateway.retrieval.arms import Arms, Scope, arms_for
+from gateway.retrieval.arms import Arms, Scope, SqliteArms
 from gateway.retrieval.embedder import Embedder, EmbedderSilent
 from gateway.retrieval.filters import condition
 from gateway.retrieval.found import Found, Hit, Mode
 from gateway.retrieval.fusion import FUSIONS, Fusion, without_repeats
+from gateway.retrieval.postgres_arms import PostgresArms
 from gateway.retrieval.stores import TOUCH_MS, VectorStore, named_store, scope_of, touch
 from gateway.store import Store
 from gateway.store.rows import now_ms
@@ -46,7 +47,8 @@ class Searcher:
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self.store = store
-        self.arms: Arms = arms_for(store.engine)
+        is_postgres = store.engine.dialect.name == "postgresql"
+        self.arms: Arms = PostgresArms() if is_postgres else SqliteArms()
         self.embedder: Embedder | None = None
         self._metrics = metrics
 

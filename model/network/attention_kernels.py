@@ -31,23 +31,6 @@ def rotate(head, cos, sin, factor):
 
 
 @kernel()
-def scale_of(vector):
-    """What one step of a 16-bit code is worth, as `kv_storage.encode` has it."""
-    largest = f4(0)
-    for i in range(len(vector)):
-        size = abs(vector[i])
-        largest = size if size > largest else largest
-    return largest / f4(32767)
-
-
-@kernel()
-def store_codes(vector, scale, codes):
-    inverse = f4(1) / scale if scale > f4(0) else f4(0)
-    for i in range(len(vector)):
-        codes[i] = np.int16(np.rint(vector[i] * inverse))
-
-
-@kernel()
 def rotate_and_store(model, step, cache, work, turn):
     """Turn queries and keys to their positions; keys and values go into the cache."""
     layer, part, parts = turn
@@ -63,15 +46,10 @@ def rotate_and_store(model, step, cache, work, turn):
             at = (H + head) * Dh
             key, value = work.qkv[t, at : at + Dh], work.qkv[t, at + K * Dh : at + (K + 1) * Dh]
             rotate(key, cos, sin, f4(1))
-            value_scale = scale_of(value)
-            cache.value_scales[layer, head, panel, lane] = value_scale
-            for g in range(cache.keys.shape[3]):
-                features = slice(g * LANES, min((g + 1) * LANES, Dh))
-                scale = scale_of(key[features])
-                cache.key_scales[layer, head, panel, g, lane] = scale
-                store_codes(key[features], scale, cache.keys[layer, head, panel, g, :, lane])
-                codes = cache.values[layer, head, g, panel, lane]
-                store_codes(value[features], value_scale, codes)
+            for i in range(Dh):
+                g, feature = i // LANES, i % LANES
+                cache.keys[layer, head, panel, g, feature, lane] = key[i]
+                cache.values[layer, head, g, panel, lane, feature] = value[i]
 
 
 @kernel()
@@ -125,13 +103,12 @@ def score(model, cache, work, at, panels):
     layer, head, part, columns = at
     queries, scores = work.queries[part], work.scores[part]
     scores[:columns, : len(panels) * LANES] = 0
-    keys, scales = cache.keys[layer, head], cache.key_scales[layer, head]
+    keys = cache.keys[layer, head]
     for j in range(len(panels)):
         c = 0
         while c < columns:
             arguments = (
-                keys.ctypes.data + panels[j] * keys.strides[0],
-                scales.ctypes.data + panels[j] * scales.strides[0], keys.shape[1],
+                keys.ctypes.data + panels[j] * keys.strides[0], 0, keys.shape[1],
                 queries.ctypes.data + c * queries.strides[0], queries.strides[0],
                 scores.ctypes.data + c * scores.strides[0] + j * 4 * LANES, scores.strides[0],
             )  # fmt: skip
@@ -165,10 +142,6 @@ def mix(model, cache, work, at, found):
     scores, places, values = work.scores[part], work.places[part], cache.values[layer, head]
     for j in range(len(panels)):
         places[j] = values.ctypes.data + panels[j] * values.strides[1]
-        scales = cache.value_scales[layer, head, panels[j]]
-        for c in range(columns):
-            for i in range(LANES):
-                scores[c, j * LANES + i] *= scales[i]
     for g in range(len(values)):
         c = 0
         while c < columns:

@@ -92,7 +92,7 @@ class CompiledLlama:
         work = self._work(batch.num_tokens, step, threads)
         embedded = self._weights.embed_tokens.rows(batch.token_ids)
         work.x[:, : self._config.hidden_size] = embedded
-        cache = Cache(kv.keys, kv.key_scales, kv.values, kv.value_scales)
+        cache = Cache(kv.keys, kv.values)
         self._crew.run(partial(kernels.run, self._model, step, cache, work))
         logits: Floats = work.logits[:, : self._config.vocab_size]
         return logits

@@ -53,9 +53,7 @@ class Cache(NamedTuple):
     """Keys and values, laid out in `kv_storage`."""
 
     keys: Any
-    key_scales: Any
     values: Any
-    value_scales: Any
 
 
 class Work(NamedTuple):

@@ -1,9 +1,9 @@
 """Where keys and values live: fixed blocks of block_size tokens, written and read by slot.
 
-Both are kept as 16-bit codes: half the memory of float32, at a tenth of half precision's error. A
-scale serves 16 features of a key, whose sizes differ much, or a whole value. They lie in panels of
-up to 16 tokens as `microkernel` wants them: a key's features are spread over the words of a lane,
-because the queries meet 16 keys at once; a value's features lie side by side, because they add up.
+Both are kept in float32: 16-bit codes halve the memory, but their error grows to 2e-3 in a logit,
+which decides between tokens that nearly tie. They lie in panels of up to 16 tokens as `microkernel`
+wants them: a key's features are spread over the words of a lane, because the queries meet 16 keys
+at once; a value's features lie side by side, because they add up.
 Which block belongs to whom is the engine's knowledge.
 """
 
@@ -31,16 +31,15 @@ class KVStorage:
         self._head_dim = config.head_dim
         heads = (config.num_layers, config.num_kv_heads)
         panels = num_blocks * self.panels_per_block
-        self.keys = aligned((*heads, panels, groups, LANES, LANES), np.int16)  # …, feature, token
-        self.key_scales = aligned((*heads, panels, groups, LANES), np.float32)  # …, token
-        self.values = aligned((*heads, groups, panels, LANES, LANES), np.int16)  # …, token, feature
-        self.value_scales = aligned((*heads, panels, LANES), np.float32)  # …, token
+        shape = (*heads, panels, groups, LANES, LANES)
+        self.keys = aligned(shape, np.float32)  # …, feature, token
+        shape = (*heads, groups, panels, LANES, LANES)
+        self.values = aligned(shape, np.float32)  # …, token, feature
 
     @property
     def num_bytes(self) -> int:
         """The size of the whole pool."""
-        parts = (self.keys, self.key_scales, self.values, self.value_scales)
-        return sum(part.nbytes for part in parts)
+        return self.keys.nbytes + self.values.nbytes
 
     def places(self, slots: Ints) -> tuple[Ints, Ints]:
         """Panel and lane of each slot."""
@@ -56,30 +55,17 @@ class KVStorage:
         """Store keys and values [T, K, Dh] at the tokens' slots."""
         panels, lanes = self.places(slots)
         width = ((0, 0), (0, 0), (0, -self._head_dim % LANES))
-        groups = np.pad(keys, width).reshape(*keys.shape[:2], -1, LANES)
-        codes, scales = encode(groups)
-        self.keys[layer, :, panels, :, :, lanes] = codes
-        self.key_scales[layer, :, panels, :, lanes] = scales
-        codes, scales = encode(np.pad(values, width))
-        self.values[layer, :, :, panels, lanes] = codes.reshape(groups.shape)
-        self.value_scales[layer, :, panels, lanes] = scales
+        groups = (*keys.shape[:2], -1, LANES)
+        self.keys[layer, :, panels, :, :, lanes] = np.pad(keys, width).reshape(groups)
+        self.values[layer, :, :, panels, lanes] = np.pad(values, width).reshape(groups)
 
     def read(self, layer: int, block_table: Ints, length: int) -> tuple[Floats, Floats]:
         """The first `length` keys and values [length, K, Dh] of the sequence with this table."""
         slots = (block_table[:, None] * self.block_size + np.arange(self.block_size)).ravel()
         panels, lanes = self.places(slots[:length])
         keys = self.keys[layer, :, panels, :, :, lanes]  # [length, K, G, 16], as the values
-        keys = keys * self.key_scales[layer, :, panels, :, lanes, None]
         values = self.values[layer, :, :, panels, lanes]
-        values = values * self.value_scales[layer, :, panels, lanes, None, None]
         flat = (*keys.shape[:2], -1)
         return keys.reshape(flat)[..., : self._head_dim], values.reshape(flat)[
             ..., : self._head_dim
         ]
-
-
-def encode(vectors: Floats) -> tuple[NDArray[np.int16], Floats]:
-    """Vectors [..., n] as 16-bit codes and scales [...]; the kernels do the same."""
-    scales = np.abs(vectors).max(axis=-1) / np.float32(32767)
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
-    return np.rint(vectors * inverse[..., None]).astype(np.int16), scales

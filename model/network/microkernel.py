@@ -74,11 +74,6 @@ def codes_8bit(b: Value, address: Value) -> Iterator[Value]:
             yield b.sitofp(b.ashr(b.shl(packed, every(shift)), every(24)), FLOATS)
 
 
-def codes_16bit(b: Value, address: Value) -> Iterator[Value]:
-    for i in range(16):
-        yield b.sitofp(b.sext(load(b, address, 32 * i, SHORTS), INTS), FLOATS)
-
-
 def halves(b: Value, address: Value) -> Iterator[Value]:
     for i in range(16):
         yield b.fpext(load(b, address, 32 * i, HALVES), FLOATS)
@@ -102,8 +97,7 @@ class Block:
     inputs: Callable[[Value, Value], Iterator[Value]]
     num_inputs: int
     num_bytes: int
-    constant: Value = HALVES
-    num_constants: int = 0  # a scale, then a minimum
+    num_constants: int = 0  # half floats: a scale, then a minimum
     is_scattered: bool = False  # `words` points to the blocks' addresses, `constants` adds to each
 
     def locate(self, b: Value, words: Value, constants: Value, index: Value) -> Value:
@@ -116,10 +110,10 @@ class Block:
         """Those of block `index`; where there are none, a scale of 1."""
         if not self.num_constants:
             return [ir.Constant(FLOATS, [1.0] * LANES)]
-        size = LANES * (4 if self.constant is FLOATS else 2)
+        size = LANES * 2
         start = b.add(address, b.mul(index, LONG(size * self.num_constants)))
-        loaded = [load(b, start, size * n, self.constant) for n in range(self.num_constants)]
-        return [b.fpext(c, FLOATS) if self.constant is HALVES else c for c in loaded]
+        loaded = (load(b, start, size * n, HALVES) for n in range(self.num_constants))
+        return [b.fpext(constant, FLOATS) for constant in loaded]
 
 
 BLOCKS = {
@@ -128,8 +122,8 @@ BLOCKS = {
     Kind.F16: Block(halves, 16, 512),
     Kind.BF16: Block(bfloats, 16, 512),
     Kind.F32: Block(floats, 16, 1024),
-    KEYS: Block(codes_16bit, 16, 512, FLOATS, num_constants=1),
-    VALUES: Block(codes_16bit, 16, 512, is_scattered=True),
+    KEYS: Block(floats, 16, 1024),
+    VALUES: Block(floats, 16, 1024, is_scattered=True),
 }
 
 

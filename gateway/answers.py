@@ -10,7 +10,6 @@ from gateway.answer_flight import Produce
 from gateway.answer_key import Policy, Scope, ask
 from gateway.call import Call
 from gateway.grounding import knowledge
-from gateway.releases import fingerprint
 from gateway.retrieval.embedder import EmbedderSilent
 from gateway.setup import Setup
 from gateway.state import State
@@ -27,7 +26,7 @@ async def serve(call: Call, setup: Setup, state: State, produce: Produce) -> Ser
         prompt = call.prompt
         scope = Scope(
             route=call.route,
-            release=fingerprint(setup, call.release),
+            release=setup.fingerprints[call.release],
             tenant=call.principal.tenant,
             prompt=f"{prompt.name}:{prompt.hash}" if prompt else "",
             knowledge=await knowledge(call, setup, state),

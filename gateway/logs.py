@@ -49,17 +49,18 @@ def set_up(level: int = logging.INFO) -> None:
 def log_request(scope: Scope, status: int, seconds: float) -> None:
     """One line per request, of these fields and no others; `scope["call"]` is there if it got so
     far. Written past `logging`, which would cost more than the rest of the door."""
+    call: Call | None = scope.get("call")
+    path = scope["path"] if call else clean(scope["path"])  # a call came by one of our own paths
     line: dict[str, Any] = {
         "time": _time(time.time()),
         "level": "info",
         "logger": "glassgate.access",
-        "message": f"{scope['method']} {clean(scope['path'])}",
+        "message": f"{scope['method']} {path}",
         "request_id": scope["request_id"],
         "status": status,
         "ms": round(seconds * 1000, 1),
         "client": scope["client_address"],
     }
-    call: Call | None = scope.get("call")
     if call is not None:
         line |= {
             "key": call.principal.key_id,

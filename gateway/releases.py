@@ -1,7 +1,7 @@
 """Which release answers a request: families, labels, weights, pins, rules.
 
 Definitions come from the config; labels and weights move in the store, and what is written in the
-config only seeds them. A release never changes under its name: `fingerprint` tells.
+config only seeds them. A release never changes under its name: its fingerprint tells.
 """
 
 import datetime
@@ -11,8 +11,6 @@ import random
 from collections.abc import Mapping, Set
 from typing import Any
 
-import msgspec
-
 from gateway.auth import require_family
 from gateway.call import Call
 from gateway.config import Config, Family, Release
@@ -21,24 +19,13 @@ from gateway.errors import BadRequest, Forbidden, NotFound
 from gateway.setup import Setup
 from gateway.store.mirror import Mirror
 
-LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
 PRODUCTION = "production"
-
-
-def fingerprint(setup: Setup, name: str) -> str:
-    """Changes with whatever may change an answer of this release."""
-    release = setup.config.releases[name]
-    what = {k: v for k, v in msgspec.structs.asdict(release).items() if k not in LIFECYCLE}
-    what["model"] = setup.config.upstreams[release.upstream].model
-    what["index"] = setup.config.indexes.get(release.index)
-    what["prompt"] = setup.prompts[release.prompt].hash if release.prompt else ""
-    return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
 
 
 def changed(old: Setup, new: Setup) -> list[str]:
     """Releases of the same name that are not the same: a reason to refuse `new`."""
     both = old.config.releases.keys() & new.config.releases.keys()
-    return sorted(name for name in both if fingerprint(old, name) != fingerprint(new, name))
+    return sorted(name for name in both if old.fingerprints[name] != new.fingerprints[name])
 
 
 async def pick(call: Call, setup: Setup, mirror: Mirror) -> None:

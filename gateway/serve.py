@@ -69,6 +69,7 @@ async def _open(state: "State", listening: socket.socket, say: Callable[[str], N
         await state.local.until_ready()
     gc.collect()
     gc.freeze()  # what is here stays: no collection has to look at it again
+    gc.set_threshold(10_000, 20, 50)  # requests make hardly any cycles
     for line in greeting(state, listening.getsockname()[1]):
         say(line)
 

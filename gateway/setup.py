@@ -2,6 +2,7 @@
 the one that it began with.
 """
 
+import hashlib
 import os
 import ssl
 from collections.abc import Mapping
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import Config, Upstream, served_name
+from gateway.config import Config, Release, Upstream, served_name
 from gateway.config_file import ConfigError, Loaded
 from gateway.limits import Rule, rules_of
 from gateway.local import base_url
 from gateway.prompt_file import Prompt, load_folder
 from gateway.upstream import Target
+
+LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -22,7 +25,8 @@ class Setup(msgspec.Struct, frozen=True):
     config: Config
     targets: Mapping[str, Target]
     rules: Mapping[str, tuple[Rule, ...]]  # of each limit class
-    prompts: Mapping[str, Prompt] = {}  # id@version → prompt
+    prompts: Mapping[str, Prompt]  # id@version → prompt
+    fingerprints: Mapping[str, str]  # of each release
 
 
 def make_setup(loaded: Loaded) -> Setup:
@@ -36,7 +40,17 @@ def make_setup(loaded: Loaded) -> Setup:
             raise ConfigError(f"releases.{name}.prompt: there is no {release.prompt!r}")
         if release.index and not (release.prompt and "context" in prompts[release.prompt].uses):
             raise ConfigError(f"releases.{name}.index: needs a prompt with a context")
-    return Setup(loaded, config, targets, rules, prompts)
+    fingerprints = {name: fingerprint(it, config, prompts) for name, it in config.releases.items()}
+    return Setup(loaded, config, targets, rules, prompts, fingerprints)
+
+
+def fingerprint(release: Release, config: Config, prompts: Mapping[str, Prompt]) -> str:
+    """Changes with whatever may change an answer of this release."""
+    what = {k: v for k, v in msgspec.structs.asdict(release).items() if k not in LIFECYCLE}
+    what["model"] = config.upstreams[release.upstream].model
+    what["index"] = config.indexes.get(release.index)
+    what["prompt"] = prompts[release.prompt].hash if release.prompt else ""
+    return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
 
 
 def make_target(name: str, upstream: Upstream, config: Config) -> Target:

@@ -155,15 +155,17 @@ class Reply:
         """The whole body. Raises UpstreamError, of kind "too_large" beyond `limit` bytes."""
         parts: list[bytes] = []
         size = 0
-        while chunk := await self._receive():
-            size += len(chunk)
+        while not self._response.content.at_eof():
+            parts.append(await self._receive())
+            size += len(parts[-1])
             if size > limit:
                 raise UpstreamError("too_large", f"the body is longer than {limit} bytes")
-            parts.append(chunk)
         return b"".join(parts)
 
     async def drain(self, seconds: float) -> None:
         """Give the rest of the body a moment to come, so that the connection can be used again."""
+        if self._response.content.at_eof():
+            return
         self.ending(seconds)
         with contextlib.suppress(UpstreamError):
             while await self._receive():

@@ -12,7 +12,7 @@ from gateway.config_file import ConfigError, load
 from gateway.errors import BadRequest
 from gateway.prompt_file import Prompt, load_folder, parse
 from gateway.prompts import Given, compose
-from gateway.releases import changed, fingerprint
+from gateway.releases import changed
 from gateway.setup import make_setup
 from gateway.store import labels
 from gateway.store.audit import By
@@ -300,7 +300,7 @@ def test_a_changed_version_is_refused_and_changes_the_fingerprint(tmp_path: Path
     old = make_setup(load(config, env={}))
     (tmp_path / "prompts" / "0.md").write_text(TEXTS[0] + "More.\n")
     new = make_setup(load(config, env={}))
-    assert fingerprint(old, "town-1") != fingerprint(new, "town-1")
+    assert old.fingerprints != new.fingerprints
     assert changed(old, new) == ["town-1"]
     (tmp_path / "prompts" / "0.md").unlink()
     with pytest.raises(ConfigError, match=r"releases\.town-1\.prompt: there is no 'greeter@1'"):

@@ -170,7 +170,7 @@ class App:
             self._check_host(scope)
             await self._app(scope, receive, answer)
         except GatewayError as error:
-            self.state.metrics.refused.labels(error.code or error.type).inc()
+            self.state.metrics.refuse(error.code or error.type)
             await _refuse(error, scope, receive, answer)
         except HTTPException as error:
             known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)

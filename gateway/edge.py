@@ -28,15 +28,17 @@ def is_loopback(host: str) -> bool:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """`bounds` is set on a subclass: uvicorn makes the instances and passes nothing of ours."""
+    """`bounds` and `refused` (hears the code of each refusal) are set on a subclass: uvicorn makes
+    the instances and passes nothing of ours."""
 
     bounds: Server
+    refused: Callable[[str], object]
     _head_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _lost: list[Callable[[], None]]
     _is_in_head = False
-    _complaint = (400, "this is not a request of HTTP/1.1")
+    _complaint = (400, "bad_http", "this is not a request of HTTP/1.1")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,10 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # The parser hands a header over when it is whole: an endless one is seen only here.
             self._head_bytes += len(data)
             if self._head_bytes > self.bounds.max_header_bytes:
-                self._complaint = (
-                    431,
-                    f"more than {self.bounds.max_header_bytes} bytes of headers",
-                )
+                self._complain_of("bytes of headers", self.bounds.max_header_bytes)
                 self.send_400_response("")
         if self._is_in_head or self.cycle is None or self.cycle.response_complete:
             self._arm()
@@ -76,20 +75,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disarm()
         num_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if len(self.headers) > self.bounds.max_headers:
-            self._complaint = (431, f"more than {self.bounds.max_headers} headers")
+            self._complain_of("headers", self.bounds.max_headers)
         elif num_bytes > self.bounds.max_header_bytes:
-            self._complaint = (431, f"more than {self.bounds.max_header_bytes} bytes of headers")
+            self._complain_of("bytes of headers", self.bounds.max_header_bytes)
         else:
             super().on_headers_complete()
             return
         raise ValueError  # the parser stops and send_400_response answers
 
+    def _complain_of(self, what: str, limit: int) -> None:
+        self._complaint = (431, "headers_too_large", f"more than {limit} {what}")
+
     def send_400_response(self, msg: str) -> None:
         """What is no request gets its answer here, as no application will see it."""
         if self.transport.is_closing():
             return
-        status, message = self._complaint
-        body = encode_error(message, "invalid_request_error", code="bad_http")
+        status, code, message = self._complaint
+        self.refused(code)
+        body = encode_error(message, "invalid_request_error", code=code)
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
@@ -104,13 +107,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _too_slow(self) -> None:
-        self._complaint = (408, "the headers of the request did not come in time")
+        self._complaint = (408, "slow_client", "the headers of the request did not come in time")
         self.send_400_response("")
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # abort, not close: close would wait for the reader who does not read.
-        self._unread_timer = self.loop.call_later(self.bounds.write_timeout_s, self.transport.abort)
+        self._unread_timer = self.loop.call_later(self.bounds.write_timeout_s, self._let_go)
+
+    def _let_go(self) -> None:
+        self.refused("slow_reader")
+        self.transport.abort()  # not close, which would wait for the reader who does not read
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -130,9 +136,11 @@ class Listener(uvicorn.Server):
         app: object,
         bounds: Server,
         drain: Callable[[Callable[[], bool]], Awaitable[None]],
+        refused: Callable[[str], object],
     ) -> None:
         self.drain = drain
-        protocol = type("Protocol", (BoundedProtocol,), {"bounds": bounds})
+        own = {"bounds": bounds, "refused": staticmethod(refused)}
+        protocol = type("Protocol", (BoundedProtocol,), own)
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]

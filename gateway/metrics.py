@@ -117,6 +117,9 @@ class Metrics:
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"glassgate_{name}", meaning, labels, registry=self.registry)
 
+    def refuse(self, code: str) -> None:
+        self.refused.labels(code).inc()
+
     def observe(self, call: Call, cost: int) -> None:
         """An admitted request has ended; `cost` in nano-dollars."""
         names = (call.route, call.family, call.release)

@@ -50,7 +50,7 @@ async def _listen(state: "State", listening: socket.socket, say: Callable[[str],
     server = state.setup.config.server
     if state.mirror.keys.is_empty and not is_loopback(server.host):
         raise ConfigError("server.host: without any key the gateway stays on loopback")
-    listener = Listener(App(state), server, state.drain)
+    listener = Listener(App(state), server, state.drain, state.metrics.refuse)
     serving = asyncio.create_task(listener.serve(sockets=[listening]))
     opening = asyncio.create_task(_open(state, listening, say))
     try:

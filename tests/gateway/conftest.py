@@ -199,7 +199,7 @@ def open_house(tmp_path: Path, upstream: Upstream) -> Opener:
             upstream.url = await stack.enter_async_context(running(uvicorn.Server(plain)))
             loaded = usual(upstream.url, tmp_path, over or {})
             state = await stack.enter_async_context(open_state(loaded))
-            listener = Listener(App(state), loaded.config.server, state.drain)
+            listener = Listener(App(state), loaded.config.server, state.drain, state.metrics.refuse)
             url = await stack.enter_async_context(running(listener))
             http = await stack.enter_async_context(aiohttp.ClientSession())
             yield House(state, upstream, url, http, listener)

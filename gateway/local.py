@@ -7,6 +7,7 @@ in a session of its own: Ctrl-C in a terminal reaches only us, and streams may f
 import asyncio
 import contextlib
 import logging
+import socket
 import sys
 import time
 from typing import Self
@@ -42,6 +43,12 @@ class LocalModel:
         return max(1.0, self._back_at - time.monotonic())
 
     async def __aenter__(self) -> Self:
+        """Raises LocalError when somebody else has the port, who could be taken for our child."""
+        try:
+            socket.create_server(("127.0.0.1", self.config.port)).close()
+        except OSError as error:
+            where = f"port {self.config.port} of the model server: {error.strerror}"
+            raise LocalError(f"{where}; choose another with --model-port") from error
         self._keeper = asyncio.create_task(self._keep_alive())
         return self
 

@@ -71,6 +71,13 @@ async def test_a_child_that_never_answers_is_an_error_at_the_start(
     assert not children(it)
 
 
+async def test_somebody_elses_port_is_not_taken_for_the_child() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(LocalError, match="--model-port"):
+            async with LocalModel(Local(port=taken.getsockname()[1])):
+                pass
+
+
 def test_the_childs_command() -> None:
     words = command(Local(model="/models/some.gguf", embedder="", port=7, threads=2, strict=True))
     assert words[:4] == [sys.executable, "-m", "model", "serve"]

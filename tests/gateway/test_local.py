@@ -72,10 +72,11 @@ async def test_a_child_that_never_answers_is_an_error_at_the_start(
 
 
 async def test_somebody_elses_port_is_not_taken_for_the_child() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(LocalError, match="--model-port"):
-            async with LocalModel(Local(port=taken.getsockname()[1])):
-                pass
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(LocalError, match="--model-port"),
+    ):
+        await LocalModel(Local(port=taken.getsockname()[1])).__aenter__()
 
 
 def test_the_childs_command() -> None:

@@ -22,16 +22,22 @@ from gateway.errors import GatewayError
 from gateway.local import LocalError
 
 LISTEN = [
-    click.option("--config", type=click.Path(path_type=Path), help="The TOML file to read."),
-    click.option("--host", help="Address to listen on."),
-    click.option("--port", type=int, help="Port to listen on."),
+    click.option(
+        "--config", type=click.Path(path_type=Path), help="The TOML file. [env: GLASSGATE_CONFIG]"
+    ),
+    click.option("--host", help="Where to listen. [env: GLASSGATE_HOST]"),
+    click.option("--port", type=int, help="Where to listen. [env: GLASSGATE_PORT]"),
 ]
 CHILD = [
     click.option("--model", help="Chat model: a name, a GGUF file or a Hugging Face folder."),
     click.option("--embedder", help="Embedding model; empty for none."),
-    click.option("--model-port", type=int, help="Port of the model server."),
-    click.option("--threads", type=int, help="Threads of the model server."),
-    click.option("--home", type=click.Path(path_type=Path), help="Folder of models and kernels."),
+    click.option("--model-port", type=int, help="The model server's. [env: GLASSGATE_MODEL_PORT]"),
+    click.option("--threads", type=int, help="The model server's. [env: GLASSGATE_THREADS]"),
+    click.option(
+        "--home",
+        type=click.Path(path_type=Path),
+        help="Folder of models and kernels. [env: GLASSGATE_HOME]",
+    ),
 ]
 
 

@@ -7,12 +7,15 @@ at once; a value's features lie side by side, because they add up.
 Which block belongs to whom is the engine's knowledge.
 """
 
+import math
+import mmap
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model.network.config import NetworkConfig
 from model.network.linear import Floats
-from model.network.panels import LANES, aligned
+from model.network.panels import LANES
 
 Ints = NDArray[np.integer]
 
@@ -32,9 +35,9 @@ class KVStorage:
         heads = (config.num_layers, config.num_kv_heads)
         panels = num_blocks * self.panels_per_block
         shape = (*heads, panels, groups, LANES, LANES)
-        self.keys = aligned(shape, np.float32)  # …, feature, token
+        self.keys = paged(shape)  # …, feature, token
         shape = (*heads, groups, panels, LANES, LANES)
-        self.values = aligned(shape, np.float32)  # …, token, feature
+        self.values = paged(shape)  # …, token, feature
 
     @property
     def num_bytes(self) -> int:
@@ -69,3 +72,9 @@ class KVStorage:
         return keys.reshape(flat)[..., : self._head_dim], values.reshape(flat)[
             ..., : self._head_dim
         ]
+
+
+def paged(shape: tuple[int, ...]) -> Floats:
+    """Zeros that take memory page by page as they are written; numpy's own come in huge pages."""
+    memory = mmap.mmap(-1, 4 * math.prod(shape))
+    return np.frombuffer(memory, np.float32).reshape(shape)

@@ -46,7 +46,7 @@ class Llama:
         norms: dict[str, Floats] = {}
         for name, shape in shapes(config).items():
             if len(shape) == 1:
-                norms[name] = tensors[name].dequantize()
+                norms[name] = tensors[name].dequantize().copy()  # or the whole file stays mapped
             else:
                 linears[name] = pack(tensors[name])
         return cls(config, Weights.from_named(config, linears, norms))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,23 @@ from model.network import compiler, kernels
 from model.network.batch import Batch, Int32s
 from model.network.config import NetworkConfig
 from model.network.crew import Crew
-from model.network.kernel_parts import KIND, NUM_PANELS, SPAN, Cache, Model, Step, Work
+from model.network.kernel_parts import (
+    KIND,
+    NUM_FIELDS,
+    NUM_PANELS,
+    SPAN,
+    Cache,
+    Model,
+    Step,
+    Work,
+)  # fmt: skip
 from model.network.kernels import PANELS_AT_ONCE
 from model.network.kv_storage import KVStorage
 from model.network.linear import Floats, Linear
-from model.network.llama_weights import Weights
+from model.network.llama_weights import PROJECTIONS, Weights
+from model.network.lora import Adapter, Segment
 from model.network.microkernel import BLOCKS, COLUMNS, KEYS, VALUES, compile_product
-from model.network.panels import BLOCK, LANES, PackedLinear, aligned
+from model.network.panels import BLOCK, LANES, Kind, PackedLinear, aligned
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +64,7 @@ def record(weight: Linear) -> list[int]:
 def product_table(kinds: set[int]) -> NDArray[np.int64]:
     """The addresses of the products of some kinds, by kind and number of columns."""
     table = np.zeros((len(BLOCKS), max(COLUMNS) + 1), np.int64)
-    for kind in kinds | {KEYS, VALUES}:
+    for kind in kinds | {KEYS, VALUES, Kind.F32}:  # adapters are of the last kind
         for columns in COLUMNS:
             table[kind, columns] = compile_product(kind, columns)
     return table
@@ -83,13 +94,13 @@ class CompiledLlama:
         if not compiler.is_kept("kernels.run"):
             logger.info("compiling the network's kernels, once on this machine: half a minute")
         self._crew = Crew(compiler.num_threads())
+        self._adapters: WeakKeyDictionary[Adapter, NDArray[np.int64]] = WeakKeyDictionary()
         self._buffers: dict[str, Floats] = {}
 
-    def forward(self, batch: Batch, kv: KVStorage) -> Floats:
+    def forward(self, batch: Batch, kv: KVStorage, segments: list[Segment]) -> Floats:
         """Logits [R, V], as `Llama.forward`."""
-        threads = self._crew.size
-        step = self._step(batch, kv, threads)
-        work = self._work(batch.num_tokens, step, threads)
+        step = self._step(batch, kv, segments)
+        work = self._work(batch.num_tokens, step, segments)
         embedded = self._weights.embed_tokens.rows(batch.token_ids)
         work.x[:, : self._config.hidden_size] = embedded
         cache = Cache(kv.keys, kv.values)
@@ -97,11 +108,11 @@ class CompiledLlama:
         logits: Floats = work.logits[:, : self._config.vocab_size]
         return logits
 
-    def _step(self, batch: Batch, kv: KVStorage, threads: int) -> Step:
+    def _step(self, batch: Batch, kv: KVStorage, segments: list[Segment]) -> Step:
         tiles = self._tiles(batch)
         longest = int(batch.context_lens.max())
         spans = -(-longest // (SPAN * kv.kept))
-        few = len(tiles) * self._model.sizes[1] < 4 * threads
+        few = len(tiles) * self._model.sizes[1] < 4 * self._crew.size
         panels, lanes = kv.places(batch.slots)
         return Step(
             np.array(batch.positions, np.int32),
@@ -112,7 +123,22 @@ class CompiledLlama:
             tiles,
             spans if few else 1,
             np.array(batch.logit_rows, np.int32),
+            np.array([(s[0], s[1], i) for i, s in enumerate(segments)], np.int32).reshape(-1, 3),
+            np.array([self._records(s[2]) for s in segments], np.int64).reshape(
+                -1, *self._model.linears.shape[:2], 2, NUM_FIELDS
+            ),
         )
+
+    def _records(self, adapter: Adapter) -> NDArray[np.int64]:
+        """The records [L, 7, 2, 7] of an adapter's factors, kept as long as the adapter lives."""
+        records = self._adapters.get(adapter)
+        if records is None:
+            records = np.zeros((*self._model.linears.shape[:2], 2, NUM_FIELDS), np.int64)
+            for (layer, name), change in adapter.changes.items():
+                factors = record(change.down), record(change.up)
+                records[layer, PROJECTIONS.index(name)] = factors
+            self._adapters[adapter] = records
+        return records
 
     def _tiles(self, batch: Batch) -> Int32s:
         """Each sequence's tokens in runs of a few: first token, number, sequence."""
@@ -126,7 +152,9 @@ class CompiledLlama:
             np.int32,
         )
 
-    def _work(self, T: int, step: Step, threads: int) -> Work:
+    def _work(self, T: int, step: Step, segments: list[Segment]) -> Work:
+        threads = self._crew.size
+        rank = max((segment[2].rank for segment in segments), default=0)
         H, K, Dh = self._model.sizes.tolist()
         qkv = sum(int(self._model.linears[0, which, NUM_PANELS]) for which in range(3))
         columns = self._tile * self._group
@@ -138,6 +166,7 @@ class CompiledLlama:
             mixed=self._buffer("mixed", T, self._with_sums(H * Dh)),
             inner=self._buffer("inner", T, self._with_sums(self._config.intermediate_size)),
             gates=self._buffer("gates", threads, 2, power_of_two(T), PANELS_AT_ONCE * LANES),
+            low_rank=self._buffer("low_rank", threads, 2, power_of_two(T), round_up(rank, BLOCK)),
             queries=self._buffer("queries", threads, columns, width),
             scores=self._buffer("scores", threads, columns, SPAN * LANES),
             places=np.empty((threads, SPAN), np.int64),

@@ -17,6 +17,7 @@ from model.network.machine_code import LONG, ir
 from model.network.panels import BLOCK
 
 KIND, NUM_PANELS, NUM_BLOCKS, WORDS, CONSTANTS, PANEL_BYTES, CONSTANT_BYTES = range(7)
+NUM_FIELDS = 7  # of a weight's record
 Q, K, V, OUT, GATE, UP, DOWN = range(7)
 SPAN = 32  # panels of the context that are summed up at a time
 f4 = np.float32
@@ -47,6 +48,8 @@ class Step(NamedTuple):
     tiles: Any  # int32 [N, 3]: first token, number of tokens, sequence
     splits: Any  # into how many items the context of a tile is cut
     logit_rows: Any  # int32 [R]
+    segments: Any  # int32 [S, 3]: first token, last token, adapter
+    adapters: Any  # int64 [adapters, L, 7, 2, 7]: records of A and B, zeros where there are none
 
 
 class Cache(NamedTuple):
@@ -65,6 +68,7 @@ class Work(NamedTuple):
     mixed: Any  # [T, H · Dh + sums]
     inner: Any  # [T, F + sums]
     gates: Any  # [threads, 2, T, 128]
+    low_rank: Any  # [threads, 2, T, rank], the adapters' A · x
     queries: Any  # [threads, columns, Dh]
     scores: Any  # [threads, columns, SPAN · 16]
     places: Any  # [threads, SPAN], addresses of the values in sight

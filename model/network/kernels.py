@@ -25,7 +25,6 @@ from model.network.kernel_parts import (
     NUM_PANELS,
     OUT,
     PANEL_BYTES,
-    UP,
     WORDS,
     K,
     Q,
@@ -95,7 +94,28 @@ def norm(model, work, which, turn):
 
 
 @kernel()
-def project_qkv(model, work, turn):
+def shrink(model, step, work, at, x):
+    """low_rank ← A · x, for the tokens that have an adapter."""
+    layer, which, part, slot = at
+    for first, last, adapter in step.segments:
+        record = step.adapters[adapter, layer, which, 0]
+        low = work.low_rank[part, slot, first:last]
+        low[:] = 0
+        multiply(model, record, (0, record[NUM_PANELS]), x[first:last], low)
+
+
+@kernel()
+def expand(model, step, work, at, rows, y):
+    """y += B · low_rank for the rows of some panels."""
+    layer, which, part, slot = at
+    for first, last, adapter in step.segments:
+        record = step.adapters[adapter, layer, which, 1]
+        if record[NUM_PANELS] > 0:
+            multiply(model, record, rows, work.low_rank[part, slot, first:last], y[first:last])
+
+
+@kernel()
+def project_qkv(model, step, work, turn):
     """normed → qkv."""
     layer, part, parts = turn
     start = 0
@@ -105,36 +125,43 @@ def project_qkv(model, work, turn):
         y = work.qkv[:, start + first * LANES : start + last * LANES]
         y[:] = 0
         multiply(model, record, (first, last), work.normed, y)
+        shrink(model, step, work, (layer, which, part, 0), work.normed)
+        expand(model, step, work, (layer, which, part, 0), (first, last), y)
         start += record[NUM_PANELS] * LANES
 
 
 @kernel()
-def add_projection(model, work, which, turn):
+def add_projection(model, step, work, which, turn):
     """x += OUT · mixed, or x += DOWN · inner."""
     layer, part, parts = turn
     record = model.linears[layer, which]
     first, last = share(record[NUM_PANELS], part, parts)
     source = work.mixed if which == OUT else work.inner
-    multiply(model, record, (first, last), source, work.x[:, first * LANES : last * LANES])
+    y = work.x[:, first * LANES : last * LANES]
+    multiply(model, record, (first, last), source, y)
+    shrink(model, step, work, (layer, which, part, 0), source)
+    expand(model, step, work, (layer, which, part, 0), (first, last), y)
 
 
 @kernel()
-def gate_and_up(model, work, turn):
+def gate_and_up(model, step, work, turn):
     """normed → inner: functional.swiglu of both projections, a few panels at a time."""
     layer, part, parts = turn
-    gate_record, up_record = model.linears[layer, GATE], model.linears[layer, UP]
-    gate, up = work.gates[part, 0], work.gates[part, 1]
     width = work.inner.shape[1] // (BLOCK + 1) * BLOCK
+    num_panels = model.linears[layer, GATE, NUM_PANELS]
+    for slot in range(2):
+        shrink(model, step, work, (layer, GATE + slot, part, slot), work.normed)
     first, last = share(width // BLOCK, part, parts)
     for start in range(2 * first, 2 * last, PANELS_AT_ONCE):
-        stop = min(start + PANELS_AT_ONCE, 2 * last, gate_record[NUM_PANELS])
-        gate[:] = 0
-        up[:] = 0
-        multiply(model, gate_record, (start, stop), work.normed, gate)
-        multiply(model, up_record, (start, stop), work.normed, up)
+        rows = (start, min(start + PANELS_AT_ONCE, 2 * last, num_panels))
+        for slot in range(2):
+            y = work.gates[part, slot]
+            y[:] = 0
+            multiply(model, model.linears[layer, GATE + slot], rows, work.normed, y)
+            expand(model, step, work, (layer, GATE + slot, part, slot), rows, y)
         for t in range(len(work.inner)):
-            row = work.inner[t, start * LANES : stop * LANES]
-            swiglu_row(gate[t], up[t], row)
+            out = work.inner[t, start * LANES : rows[1] * LANES]
+            swiglu_row(work.gates[part, 0, t], work.gates[part, 1, t], out)
             block_sums(
                 work.inner[t, start * LANES : min(start + PANELS_AT_ONCE, 2 * last) * LANES],
                 work.inner[t, width + start // 2 :],
@@ -165,7 +192,7 @@ def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
     if phase == 0:
         norm(model, work, 0, turn)
     elif phase == 1:
-        project_qkv(model, work, turn)
+        project_qkv(model, step, work, turn)
     elif phase == 2:
         rotate_and_store(model, step, cache, work, turn)
     elif phase == 3:
@@ -173,13 +200,13 @@ def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
     elif phase == 4:
         combine(model, step, work, turn)
     elif phase == 5:
-        add_projection(model, work, OUT, turn)
+        add_projection(model, step, work, OUT, turn)
     elif phase == 6:
         norm(model, work, 1, turn)
     elif phase == 7:
-        gate_and_up(model, work, turn)
+        gate_and_up(model, step, work, turn)
     elif phase == 8:
-        add_projection(model, work, DOWN, turn)
+        add_projection(model, step, work, DOWN, turn)
     elif phase == 9:
         last_norm(model, step, work, turn)
     else:

@@ -7,7 +7,8 @@ Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, V 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +19,14 @@ from model.network.functional import attention, rms_norm, rope, rope_table, swig
 from model.network.kv_storage import KVStorage
 from model.network.linear import DenseLinear, Floats, Linear
 from model.network.llama_weights import Layer, Weights, shapes
+from model.network.lora import Adapter, Segment, segments_of
 from model.network.panels import PackedLinear, pack
 from model.network.tensor import Tensor
 
 if TYPE_CHECKING:
     from model.network.compiled_llama import CompiledLlama
+
+Projection = Callable[[str, Floats], Floats]  # by name, [in, T] → [out, T]
 
 __all__ = ["Llama", "random_llama", "reference_forward", "shapes"]
 
@@ -37,6 +41,7 @@ class Llama:
         self.cos, self.sin = rope_table(
             config.context_length, config.head_dim, config.rope_base, config.rope_factors
         )
+        self.adapters: dict[str, Adapter] = {}  # by the names that batches use
         self._compiled = self._compile()
 
     @classmethod
@@ -61,37 +66,45 @@ class Llama:
         return KVStorage(self.config, num_blocks, block_size)
 
     def forward(self, batch: Batch, kv: KVStorage) -> Floats:
-        """Logits [R, V] at batch.logit_rows; writes the batch's keys and values into kv."""
+        """Logits [R, V] at batch.logit_rows; writes the batch's keys and values into kv.
+
+        Raises KeyError for an adapter that is not in `adapters`.
+        """
         if self._compiled:
-            return self._compiled.forward(batch, kv)
+            return self._compiled.forward(batch, kv, segments_of(batch, self.adapters))
         return self.forward_in_numpy(batch, kv)
 
     def forward_in_numpy(self, batch: Batch, kv: KVStorage) -> Floats:
         """`forward` without compiled kernels."""
         eps = self.config.rms_eps
+        segments = segments_of(batch, self.adapters)
         x = self.weights.embed_tokens.rows(batch.token_ids)
         for index, layer in enumerate(self.weights.layers):
+            project = partial(_project, segments, index, layer)
             normed = rms_norm(x, layer.input_norm, eps).T
-            x = x + self._attend(index, layer, normed, batch, kv).T
+            x = x + self._attend(index, project, normed, batch, kv).T
             normed = rms_norm(x, layer.post_norm, eps).T
-            x = x + layer.down_proj(swiglu(layer.gate_proj(normed), layer.up_proj(normed))).T
+            inner = swiglu(project("gate_proj", normed), project("up_proj", normed))
+            x = x + project("down_proj", inner).T
         x = rms_norm(x[batch.logit_rows], self.weights.norm, eps)
         return np.ascontiguousarray(self.weights.lm_head(x.T).T)
 
-    def _attend(self, index: int, layer: Layer, x: Floats, batch: Batch, kv: KVStorage) -> Floats:
+    def _attend(
+        self, index: int, project: Projection, x: Floats, batch: Batch, kv: KVStorage
+    ) -> Floats:
         """Attention of layer `index`, [D, T] → [D, T]."""
         config, T = self.config, batch.num_tokens
         cos, sin = self.cos[batch.positions], self.sin[batch.positions]
-        q = rope(layer.q_proj(x).T.reshape(T, config.num_heads, config.head_dim), cos, sin)
-        k = rope(layer.k_proj(x).T.reshape(T, config.num_kv_heads, config.head_dim), cos, sin)
-        v = layer.v_proj(x).T.reshape(T, config.num_kv_heads, config.head_dim)
+        q = rope(project("q_proj", x).T.reshape(T, config.num_heads, config.head_dim), cos, sin)
+        k = rope(project("k_proj", x).T.reshape(T, config.num_kv_heads, config.head_dim), cos, sin)
+        v = project("v_proj", x).T.reshape(T, config.num_kv_heads, config.head_dim)
         kv.write(index, batch.slots, k, v)
         mixed = np.empty_like(q)
         for b in range(batch.num_sequences):
             rows = slice(batch.query_starts[b], batch.query_starts[b + 1])
             keys, values = kv.read(index, batch.block_tables[b], int(batch.context_lens[b]))
             mixed[rows] = attention(q[rows], keys, values, batch.positions[rows])
-        return layer.o_proj(np.ascontiguousarray(mixed.reshape(T, -1).T))
+        return project("o_proj", np.ascontiguousarray(mixed.reshape(T, -1).T))
 
     def _compile(self) -> CompiledLlama | None:
         """The compiled form, if every weight is packed and there is a compiler."""
@@ -106,6 +119,15 @@ class Llama:
                 raise
             return None
         return CompiledLlama(self.config, self.weights, self.cos, self.sin)
+
+
+def _project(segments: list[Segment], index: int, layer: Layer, name: str, x: Floats) -> Floats:
+    """W @ x by the layer's projection `name`, with what adapters add to their tokens' columns."""
+    y: Floats = getattr(layer, name)(x)
+    for first, last, adapter in segments:
+        if change := adapter.changes.get((index, name)):
+            y[:, first:last] += change(x[:, first:last])
+    return y
 
 
 def reference_forward(network: Llama, token_ids: Sequence[int]) -> Floats:

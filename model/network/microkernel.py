@@ -31,8 +31,8 @@ from model.network.machine_code import INT, LONG, compile_function, ir
 from model.network.panels import LANES, Kind
 
 COLUMNS = (1, 2, 3, 4, 8)  # how many columns one pass can take
-KEYS = len(Kind)  # two kinds more for the KV cache, see `kv_storage`
-VALUES = KEYS + 1
+KEYS = int(Kind.F32)  # keys lie in the cache as weights do, values in scattered blocks
+VALUES = len(Kind)
 
 FLOAT = ir.FloatType()
 SHORTS, INTS, HALVES, FLOATS = (
@@ -122,7 +122,6 @@ BLOCKS = {
     Kind.F16: Block(halves, 16, 512),
     Kind.BF16: Block(bfloats, 16, 512),
     Kind.F32: Block(floats, 16, 1024),
-    KEYS: Block(floats, 16, 1024),
     VALUES: Block(floats, 16, 1024, is_scattered=True),
 }
 

@@ -19,6 +19,7 @@ from model.network.tensor import Tensor
 
 LANES = 16
 BLOCK = 32
+CACHE_LINE = 64  # bytes
 
 
 class Kind(IntEnum):
@@ -114,19 +115,43 @@ def _split_blocks(
 
 
 def _panels(rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows [out, B, n] as panels [G, B, n, 16] on a cache line, the last filled up with zeros."""
+    """Rows [out, B, n] as panels [G, B, n, 16], the last filled up with zeros."""
     out, B, n = rows.shape
     grouped = np.pad(rows, ((0, -out % LANES), (0, 0), (0, 0)))
     grouped = grouped.reshape(len(grouped) // LANES, LANES, B, n)
-    panels: NDArray[Any] = aligned((len(grouped), B, n, LANES), rows.dtype)
+    panels = _slabs.take((len(grouped), B, n, LANES), rows.dtype)
     panels[:] = np.moveaxis(grouped, 1, -1)
     return panels
+
+
+class Slabs:
+    """Memory cut from large pieces, which numpy asks the system to map in huge pages.
+
+    A weight of its own would lie in small ones, and a step would wait for their addresses.
+    """
+
+    def __init__(self, size: int = 32 << 20) -> None:
+        self._size = size
+        self._free = np.empty(0, np.uint8)
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Zeros that start on a cache line."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        room = -(-size // CACHE_LINE) * CACHE_LINE
+        if room > len(self._free):
+            self._free = aligned((max(self._size, room),), np.uint8)
+        taken, self._free = self._free[:size], self._free[room:]
+        array: NDArray[Any] = taken.view(dtype).reshape(shape)
+        return array
+
+
+_slabs = Slabs()
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """Zeros that start on a cache line, so that no vector load straddles two."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    memory = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
     array: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
     return array

@@ -16,8 +16,9 @@ import numpy as np
 
 from model.network.compiler import kernel
 from model.network.kernel_parts import SPAN, block_sums, call, exp, f4, num_columns, share
-from model.network.microkernel import KEYS, VALUES
-from model.network.panels import BLOCK, LANES
+from model.network.panels import BLOCK, LANES, Kind
+
+KEYS = int(Kind.F32)  # how they lie in the cache
 
 
 @kernel()
@@ -47,9 +48,8 @@ def rotate_and_store(model, step, cache, work, turn):
             key, value = work.qkv[t, at : at + Dh], work.qkv[t, at + K * Dh : at + (K + 1) * Dh]
             rotate(key, cos, sin, f4(1))
             for i in range(Dh):
-                g, feature = i // LANES, i % LANES
-                cache.keys[layer, head, panel, g, feature, lane] = key[i]
-                cache.values[layer, head, g, panel, lane, feature] = value[i]
+                cache.keys[layer, head, panel, i, lane] = key[i]
+                cache.values[layer, head, panel, lane, i] = value[i]
 
 
 @kernel()
@@ -103,12 +103,12 @@ def score(model, cache, work, at, panels):
     layer, head, part, columns = at
     queries, scores = work.queries[part], work.scores[part]
     scores[:columns, : len(panels) * LANES] = 0
-    keys = cache.keys[layer, head]
+    keys = cache.keys[layer, head, 0]
     for j in range(len(panels)):
         c = 0
         while c < columns:
             arguments = (
-                keys.ctypes.data + panels[j] * keys.strides[0], 0, keys.shape[1],
+                keys.ctypes.data + panels[j] * cache.keys.strides[2], 0, len(keys) // LANES,
                 queries.ctypes.data + c * queries.strides[0], queries.strides[0],
                 scores.ctypes.data + c * scores.strides[0] + j * 4 * LANES, scores.strides[0],
             )  # fmt: skip
@@ -116,7 +116,7 @@ def score(model, cache, work, at, panels):
             c += num_columns(columns - c)
 
 
-@kernel(fastmath={"reassoc", "nnan", "nsz"})
+@kernel(fastmath={"reassoc", "contract", "nnan", "nsz"})
 def weigh(scores, sums, kept, visible):
     """scores ← e^(score - maximum) where visible, else 0; starts the sums of values."""
     used = min((max(visible, 0) + kept - 1) // kept, len(scores) // LANES)
@@ -124,12 +124,17 @@ def weigh(scores, sums, kept, visible):
         scores[j * LANES + min(visible - j * kept, kept) : (j + 1) * LANES] = -np.inf
     scores[used * LANES :] = 0
     top, total = f4(-np.inf), f4(0)
-    for i in range(used * LANES):
-        top = scores[i] if scores[i] > top else top
-    for i in range(used * LANES):
-        scores[i] = exp(scores[i] - top)
-    for i in range(used * LANES):
-        total += scores[i]
+    for j in range(used):  # panel by panel: an inner loop of known length is vectorised whole
+        highest = f4(-np.inf)
+        for i in range(j * LANES, j * LANES + LANES):
+            highest = scores[i] if scores[i] > highest else highest
+        top = highest if highest > top else top
+    for j in range(used):
+        part = f4(0)
+        for i in range(j * LANES, j * LANES + LANES):
+            scores[i] = exp(scores[i] - top)
+            part += scores[i]
+        total += part
     sums[:] = 0
     sums[-2], sums[-1] = top, total
 
@@ -139,19 +144,16 @@ def mix(model, cache, work, at, found):
     """sums ← Σ score · value over some panels."""
     layer, head, part, columns = at
     panels, sums = found
-    scores, places, values = work.scores[part], work.places[part], cache.values[layer, head]
+    scores, places, values = work.scores[part], work.places[part], cache.values[layer, head, 0]
     for j in range(len(panels)):
-        places[j] = values.ctypes.data + panels[j] * values.strides[1]
-    for g in range(len(values)):
-        c = 0
-        while c < columns:
-            arguments = (
-                places.ctypes.data, g * values.strides[0], len(panels),
-                scores.ctypes.data + c * scores.strides[0], scores.strides[0],
-                sums.ctypes.data + c * sums.strides[0] + g * 4 * LANES, sums.strides[0],
-            )  # fmt: skip
-            call(model.products[VALUES, num_columns(columns - c)], arguments)
-            c += num_columns(columns - c)
+        places[j] = values.ctypes.data + panels[j] * cache.values.strides[2]
+    for c in range(0, columns, 4):
+        arguments = (
+            places.ctypes.data, len(panels),
+            scores.ctypes.data + c * scores.strides[0], scores.strides[0],
+            sums.ctypes.data + c * sums.strides[0], sums.strides[0],
+        )  # fmt: skip
+        call(model.mixtures[min(columns - c, 4)], arguments)
 
 
 @kernel()

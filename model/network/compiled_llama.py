@@ -31,7 +31,13 @@ from model.network.kv_storage import KVStorage
 from model.network.linear import Floats, Linear
 from model.network.llama_weights import PROJECTIONS, Weights
 from model.network.lora import Adapter, Segment
-from model.network.microkernel import BLOCKS, COLUMNS, KEYS, VALUES, compile_product
+from model.network.microkernel import (
+    BLOCKS,
+    COLUMNS,
+    MIXED_COLUMNS,
+    compile_mixture,
+    compile_product,
+)
 from model.network.panels import BLOCK, LANES, Kind, PackedLinear, aligned
 
 logger = logging.getLogger(__name__)
@@ -64,10 +70,15 @@ def record(weight: Linear) -> list[int]:
 def product_table(kinds: set[int]) -> NDArray[np.int64]:
     """The addresses of the products of some kinds, by kind and number of columns."""
     table = np.zeros((len(BLOCKS), max(COLUMNS) + 1), np.int64)
-    for kind in kinds | {KEYS, VALUES, Kind.F32}:  # adapters are of the last kind
+    for kind in kinds | {Kind.F32}:  # keys and adapters are of the last
         for columns in COLUMNS:
             table[kind, columns] = compile_product(kind, columns)
     return table
+
+
+def mixture_table(width: int) -> NDArray[np.int64]:
+    """The addresses of the mixtures of values, by number of columns."""
+    return np.array([0, *(compile_mixture(columns, width) for columns in MIXED_COLUMNS)], np.int64)
 
 
 class CompiledLlama:
@@ -82,6 +93,7 @@ class CompiledLlama:
         head = record(weights.lm_head)
         self._model = Model(
             product_table({weight[KIND] for layer in linears for weight in layer} | {head[0]}),
+            mixture_table(round_up(config.head_dim, LANES)),
             np.array(linears, np.int64),
             np.array([(layer.input_norm, layer.post_norm) for layer in weights.layers], np.float32),
             np.array(weights.norm, np.float32),

@@ -27,6 +27,7 @@ class Model(NamedTuple):
     """What a step reads and never changes."""
 
     products: Any  # int64 [kinds, columns + 1]: addresses of `microkernel.emit_product`'s code
+    mixtures: Any  # int64 [columns + 1]: of `emit_mixture`'s
     linears: Any  # int64 [L, 7, 7]: a record for each of Q … DOWN, with the fields KIND …
     norms: Any  # float32 [L, 2, D]
     last_norm: Any  # float32 [D]

@@ -21,7 +21,7 @@ Ints = NDArray[np.integer]
 
 
 class KVStorage:
-    """Keys and values of all layers. P panels, K heads, G groups of 16 features."""
+    """Keys and values of all layers: panels of [Dh, 16] for keys and of [16, Dh] for values."""
 
     def __init__(self, config: NetworkConfig, num_blocks: int, block_size: int) -> None:
         """Reserve the pool; memory is touched only as blocks are written."""
@@ -30,14 +30,11 @@ class KVStorage:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.kept = min(block_size, LANES)  # tokens of a panel
         self.panels_per_block = block_size // self.kept
-        groups = -(-config.head_dim // LANES)
         self._head_dim = config.head_dim
-        heads = (config.num_layers, config.num_kv_heads)
-        panels = num_blocks * self.panels_per_block
-        shape = (*heads, panels, groups, LANES, LANES)
-        self.keys = paged(shape)  # …, feature, token
-        shape = (*heads, groups, panels, LANES, LANES)
-        self.values = paged(shape)  # …, token, feature
+        width = -(-config.head_dim // LANES) * LANES  # the products take 16 features at a time
+        panels = (config.num_layers, config.num_kv_heads, num_blocks * self.panels_per_block)
+        self.keys = paged((*panels, width, LANES))
+        self.values = paged((*panels, LANES, width))
 
     @property
     def num_bytes(self) -> int:
@@ -57,21 +54,15 @@ class KVStorage:
     def write(self, layer: int, slots: Ints, keys: Floats, values: Floats) -> None:
         """Store keys and values [T, K, Dh] at the tokens' slots."""
         panels, lanes = self.places(slots)
-        width = ((0, 0), (0, 0), (0, -self._head_dim % LANES))
-        groups = (*keys.shape[:2], -1, LANES)
-        self.keys[layer, :, panels, :, :, lanes] = np.pad(keys, width).reshape(groups)
-        self.values[layer, :, :, panels, lanes] = np.pad(values, width).reshape(groups)
+        self.keys[layer, :, panels, : self._head_dim, lanes] = keys
+        self.values[layer, :, panels, lanes, : self._head_dim] = values
 
     def read(self, layer: int, block_table: Ints, length: int) -> tuple[Floats, Floats]:
         """The first `length` keys and values [length, K, Dh] of the sequence with this table."""
         slots = (block_table[:, None] * self.block_size + np.arange(self.block_size)).ravel()
         panels, lanes = self.places(slots[:length])
-        keys = self.keys[layer, :, panels, :, :, lanes]  # [length, K, G, 16], as the values
-        values = self.values[layer, :, :, panels, lanes]
-        flat = (*keys.shape[:2], -1)
-        return keys.reshape(flat)[..., : self._head_dim], values.reshape(flat)[
-            ..., : self._head_dim
-        ]
+        keys = self.keys[layer, :, panels, : self._head_dim, lanes]
+        return keys, self.values[layer, :, panels, lanes, : self._head_dim]
 
 
 def paged(shape: tuple[int, ...]) -> Floats:

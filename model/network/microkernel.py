@@ -22,6 +22,7 @@ The product is written as LLVM instructions on vectors of 16, which any CPU can 
 for this one in some milliseconds. Its slow counterpart is `PackedLinear.rows`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -31,8 +32,7 @@ from model.network.machine_code import INT, LONG, compile_function, ir
 from model.network.panels import LANES, Kind
 
 COLUMNS = (1, 2, 3, 4, 8)  # how many columns one pass can take
-KEYS = int(Kind.F32)  # keys lie in the cache as weights do, values in scattered blocks
-VALUES = len(Kind)
+MIXED_COLUMNS = (1, 2, 3, 4)  # of the values in the cache, all of whose features pass at once
 
 FLOAT = ir.FloatType()
 SHORTS, INTS, HALVES, FLOATS = (
@@ -92,19 +92,12 @@ def floats(b: Value, address: Value) -> Iterator[Value]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of a panel: its inputs, and the vectors of constants that follow them."""
+    """One block of a panel: its inputs, and the vectors of half floats that scale them."""
 
     inputs: Callable[[Value, Value], Iterator[Value]]
     num_inputs: int
     num_bytes: int
-    num_constants: int = 0  # half floats: a scale, then a minimum
-    is_scattered: bool = False  # `words` points to the blocks' addresses, `constants` adds to each
-
-    def locate(self, b: Value, words: Value, constants: Value, index: Value) -> Value:
-        """The address of block `index`."""
-        if self.is_scattered:
-            return b.add(load(b, b.add(words, b.mul(index, LONG(8))), 0, LONG), constants)
-        return b.add(words, b.mul(index, LONG(self.num_bytes)))
+    num_constants: int = 0  # a scale, then a minimum
 
     def load_constants(self, b: Value, address: Value, index: Value) -> list[Value]:
         """Those of block `index`; where there are none, a scale of 1."""
@@ -122,8 +115,43 @@ BLOCKS = {
     Kind.F16: Block(halves, 16, 512),
     Kind.BF16: Block(bfloats, 16, 512),
     Kind.F32: Block(floats, 16, 1024),
-    VALUES: Block(floats, 16, 1024, is_scattered=True),
 }
+
+
+class Emitter:
+    """A function `name` of integers that sums up vectors of 16 in a loop."""
+
+    def __init__(self, name: str, num_arguments: int) -> None:
+        self.module = ir.Module()
+        type_ = ir.FunctionType(ir.VoidType(), [LONG] * num_arguments)
+        self.function = ir.Function(self.module, type_, name)
+        fma = ir.FunctionType(FLOATS, [FLOATS] * 3)
+        self._fma = ir.Function(self.module, fma, "llvm.fmuladd.v16f32")
+        self.b = ir.IRBuilder(self.function.append_basic_block())
+
+    def fma(self, x: Value, y: Value, z: Value) -> Value:
+        """x · y + z."""
+        return self.b.call(self._fma, [x, y, z])
+
+    def add_loop(
+        self, count: Value, targets: list[Value], body: Callable[[Value, list[Value]], list[Value]]
+    ) -> None:
+        """The floats at the targets' addresses ← body(index, floats), `count` times."""
+        totals = [load(self.b, target, 0, FLOATS) for target in targets]
+        before = self.b.block
+        loop = self.function.append_basic_block()
+        self.b.branch(loop)
+        self.b.position_at_end(loop)
+        phis = [self.b.phi(type_) for type_ in [LONG] + [FLOATS] * len(targets)]
+        following = [self.b.add(phis[0], LONG(1)), *body(phis[0], phis[1:])]
+        after = self.function.append_basic_block()
+        self.b.cbranch(self.b.icmp_signed("<", following[0], count), loop, after)
+        for phi, first, next_ in zip(phis, [LONG(0), *totals], following, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, loop)
+        self.b.position_at_end(after)
+        for target, total in zip(targets, following[1:], strict=True):
+            self.b.store(total, self.b.inttoptr(target, FLOATS.as_pointer()), align=4)
 
 
 def emit_product(block: Block, columns: int) -> ir.Module:
@@ -132,52 +160,75 @@ def emit_product(block: Block, columns: int) -> ir.Module:
     y[c, lanes] += Σ weight[lanes, i] · x[c, i] for the columns c. A row of x ends with the sums
     of its blocks, which only a kind with minimums reads.
     """
-    module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [LONG] * 7), "product")
-    fma = ir.Function(module, ir.FunctionType(FLOATS, [FLOATS] * 3), "llvm.fmuladd.v16f32")
-    words, constants, num_blocks, x, x_stride, y, y_stride = function.args
-    before, loop, after = (function.append_basic_block(name) for name in ("", "loop", "after"))
-
-    b = ir.IRBuilder(before)
+    emitter = Emitter("product", 7)
+    b = emitter.b
+    words, constants, num_blocks, x, x_stride, y, y_stride = emitter.function.args
     x_rows = [b.add(x, b.mul(x_stride, LONG(c))) for c in range(columns)]
     y_rows = [b.add(y, b.mul(y_stride, LONG(c))) for c in range(columns)]
     sums_at = b.mul(num_blocks, LONG(4 * block.num_inputs))
-    y_before = [load(b, row, 0, FLOATS) for row in y_rows]
-    b.branch(loop)
 
-    b = ir.IRBuilder(loop)
-    index, *totals = (b.phi(type_) for type_ in [LONG] + [FLOATS] * columns)
-    partial = [[ZERO] * columns, [ZERO] * columns]  # in turn, or each sum would wait for itself
-    inputs_at = b.mul(index, LONG(4 * block.num_inputs))
-    inputs = [b.add(row, inputs_at) for row in x_rows]
-    for i, weight in enumerate(block.inputs(b, block.locate(b, words, constants, index))):
+    def add_block(index: Value, totals: list[Value]) -> list[Value]:
+        partial = [[ZERO] * columns, [ZERO] * columns]  # in turn, or each sum would wait for itself
+        inputs = [b.add(row, b.mul(index, LONG(4 * block.num_inputs))) for row in x_rows]
+        weights = block.inputs(b, b.add(words, b.mul(index, LONG(block.num_bytes))))
+        for i, weight in enumerate(weights):
+            for c in range(columns):
+                factor = load_splat(b, inputs[c], 4 * i)
+                partial[i % 2][c] = emitter.fma(weight, factor, partial[i % 2][c])
+        scale, *minimum = block.load_constants(b, constants, index)
+        sums = [b.add(b.add(row, sums_at), b.mul(index, LONG(4))) for row in x_rows]
         for c in range(columns):
-            factor = load_splat(b, inputs[c], 4 * i)
-            partial[i % 2][c] = b.call(fma, [weight, factor, partial[i % 2][c]])
-    scale, *minimum = block.load_constants(b, constants, index)
-    sums = [b.add(b.add(row, sums_at), b.mul(index, LONG(4))) for row in x_rows]
-    y_after = []
-    for c in range(columns):
-        total = b.call(fma, [scale, b.fadd(partial[0][c], partial[1][c]), totals[c]])
-        if minimum:
-            total = b.call(fma, [minimum[0], load_splat(b, sums[c], 0), total])
-        y_after.append(total)
-    following = b.add(index, LONG(1))
-    b.cbranch(b.icmp_signed("<", following, num_blocks), loop, after)
-    for phi, first, next_ in zip(
-        (index, *totals), (LONG(0), *y_before), (following, *y_after), strict=True
-    ):
-        phi.add_incoming(first, before)
-        phi.add_incoming(next_, loop)
+            product = b.fadd(partial[0][c], partial[1][c])
+            totals[c] = emitter.fma(scale, product, totals[c])
+            if minimum:
+                totals[c] = emitter.fma(minimum[0], load_splat(b, sums[c], 0), totals[c])
+        return totals
 
-    b = ir.IRBuilder(after)
-    for total, row in zip(y_after, y_rows, strict=True):
-        b.store(total, b.inttoptr(row, FLOATS.as_pointer()), align=4)
+    emitter.add_loop(num_blocks, y_rows, add_block)
     b.ret_void()
-    return module
+    return emitter.module
+
+
+def emit_mixture(columns: int, width: int) -> ir.Module:
+    """mixture(places, num_panels, x, x_stride, y, y_stride): addresses, bytes.
+
+    y[c, :] += Σ x[c, t] · value[t, :] over the tokens of scattered panels, 16 in each; `places`
+    holds the address of each panel's values, [16, width].
+    """
+    emitter = Emitter("mixture", 6)
+    b = emitter.b
+    places, num_panels, x, x_stride, y, y_stride = emitter.function.args
+    for first in range(0, width, 4 * LANES):  # more sums would not fit the registers
+        features = range(first, min(first + 4 * LANES, width), LANES)
+        targets = [
+            b.add(b.add(y, b.mul(y_stride, LONG(c))), LONG(4 * feature))
+            for c in range(columns)
+            for feature in features
+        ]
+
+        def add_panel(index: Value, totals: list[Value], features: range = features) -> list[Value]:
+            place = load(b, b.add(places, b.mul(index, LONG(8))), 0, LONG)
+            inputs = b.add(x, b.mul(index, LONG(4 * LANES)))
+            rows = [b.add(inputs, b.mul(x_stride, LONG(c))) for c in range(columns)]
+            for t in range(LANES):
+                values = [load(b, place, 4 * (t * width + feature), FLOATS) for feature in features]
+                factors = [load_splat(b, row, 4 * t) for row in rows]
+                products = itertools.product(factors, values)
+                totals = [emitter.fma(f, v, s) for (f, v), s in zip(products, totals, strict=True)]
+            return totals
+
+        emitter.add_loop(num_panels, targets, add_panel)
+    b.ret_void()
+    return emitter.module
 
 
 @cache
 def compile_product(kind: int, columns: int) -> int:
-    """The address of the product's machine code."""
-    return compile_function(emit_product(BLOCKS[kind], columns), "product")
+    """The address of `emit_product`'s machine code."""
+    return compile_function(emit_product(BLOCKS[Kind(kind)], columns), "product")
+
+
+@cache
+def compile_mixture(columns: int, width: int) -> int:
+    """The address of `emit_mixture`'s machine code."""
+    return compile_function(emit_mixture(columns, width), "mixture")

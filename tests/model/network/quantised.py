@@ -33,9 +33,6 @@ def llama(config: NetworkConfig, seed: int, type_name: str = "F32") -> Llama:
     return Llama.from_tensors(config, tensors)
 
 
-def call_product(
-    address: int, weight: tuple[int, int, int], x: NDArray[np.float32], y: NDArray[np.float32]
-) -> None:
-    """y += weight · x by machine code; `weight` is words, constants and number of blocks."""
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)(address)
-    function(*weight, x.ctypes.data, x.strides[0], y.ctypes.data, y.strides[0])
+def call(address: int, *arguments: int) -> None:
+    """Call machine code that takes integers."""
+    ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(arguments))(address)(*arguments)

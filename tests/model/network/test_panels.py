@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.network.compiled_llama import record, round_up
-from model.network.microkernel import BLOCKS, COLUMNS, KEYS, VALUES, compile_product
-from model.network.panels import BLOCK, LANES, PackedLinear, aligned, pack
-from tests.model.network.quantised import TYPES, call_product, tensor
+from model.network.microkernel import COLUMNS, MIXED_COLUMNS, compile_mixture, compile_product
+from model.network.panels import BLOCK, LANES, PackedLinear, pack
+from tests.model.network.quantised import TYPES, call, tensor
 
 SHAPES = [(16, 32), (1, 64), (17, 96), (50, 32), (33, 352)]
 ODD_SHAPES = [*SHAPES, (5, 7), (40, 33)]
@@ -42,12 +42,12 @@ def multiply(weight: PackedLinear, x: np.ndarray, columns: int) -> np.ndarray:
     kind, panels, blocks, words, constants, panel_bytes, constant_bytes = record(weight)
     for panel in range(panels):
         for t in range(0, len(x), columns):
-            call_product(
+            call(
                 compile_product(kind, columns),
-                (words + panel * panel_bytes, constants + panel * constant_bytes, blocks),
-                rows[t:],
-                y[t:, panel * LANES :],
-            )
+                words + panel * panel_bytes, constants + panel * constant_bytes, blocks,
+                rows[t:].ctypes.data, rows.strides[0],
+                y[t:, panel * LANES :].ctypes.data, y.strides[0],
+            )  # fmt: skip
     return y[:, : weight.out_features]
 
 
@@ -66,20 +66,19 @@ def test_products_agree_with_dense_weights(type_name: str, shape: tuple[int, int
         np.testing.assert_array_equal(other, by_columns[0])  # whatever a column's company
 
 
-@given(st.sampled_from([KEYS, VALUES]), st.sampled_from(COLUMNS), st.integers(1, 5))
-def test_cache_products_agree_with_numpy(kind: int, columns: int, num_blocks: int) -> None:
-    rng = np.random.default_rng(num_blocks)
-    weights = aligned((num_blocks, 16, LANES), np.float32)
-    weights[:] = rng.standard_normal(weights.shape, np.float32)
-    x = rng.standard_normal((columns, num_blocks * 16), np.float32)
-    y = rng.standard_normal((columns, LANES), np.float32)
-    expected = y + x.astype(np.float64) @ weights.reshape(-1, LANES).astype(np.float64)
-    order = rng.permutation(num_blocks)
-    if BLOCKS[kind].is_scattered:
-        places = weights.ctypes.data + order * weights[0].nbytes - 8
-        weight = (places.ctypes.data, 8, num_blocks)
-        x = x.reshape(columns, num_blocks, 16)[:, order].reshape(columns, -1)
-    else:
-        weight = (weights.ctypes.data, 0, num_blocks)
-    call_product(compile_product(kind, columns), weight, x, y)
-    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+@given(st.sampled_from(MIXED_COLUMNS), st.sampled_from([16, 32, 80, 128]), st.integers(1, 5))
+def test_mixtures_of_scattered_values_agree_with_numpy(
+    columns: int, width: int, num_panels: int
+) -> None:
+    rng = np.random.default_rng(num_panels)
+    values = rng.standard_normal((9, LANES, width), np.float32)
+    panels = rng.permutation(9)[:num_panels]
+    x = rng.standard_normal((columns, num_panels * LANES), np.float32)
+    y = rng.standard_normal((columns, width), np.float32)
+    expected = y + x.astype(np.float64) @ values[panels].reshape(-1, width)
+    places = values.ctypes.data + panels * values[0].nbytes
+    call(
+        compile_mixture(columns, width),
+        places.ctypes.data, num_panels, x.ctypes.data, x.strides[0], y.ctypes.data, y.strides[0],
+    )  # fmt: skip
+    np.testing.assert_allclose(y, expected, atol=1e-4)

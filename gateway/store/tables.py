@@ -143,5 +143,28 @@ passages = sa.Table(
     sa.Index("ix_passages_document", "document"),
 )
 
+# `definition` is the whole eval, cases included: a report needs no file, and a file that changes
+# does not change an old run.
+eval_runs = sa.Table(
+    "eval_runs",
+    metadata,
+    *texts("id", key=True),
+    *texts("name", "hash"),
+    sa.Column("definition", sa.JSON, nullable=False),
+    *numbers("created_at"),
+    *numbers("finished_at", nullable=True),
+)
+
+# One answer: to a case, by a target, the n-th time. `scores` is by grader.
+eval_items = sa.Table(
+    "eval_items",
+    metadata,
+    *texts("run", "target", "case", key=True),
+    sa.Column("sample", sa.BigInteger, primary_key=True),
+    *texts("answer", "error"),
+    sa.Column("scores", sa.JSON, nullable=False),
+    *numbers("prompt_tokens", "completion_tokens", "cost", "total_us"),
+)
+
 # One counter for each kind of thing that replicas must notice a change of.
 topics = sa.Table("topics", metadata, *texts("name", key=True), *numbers("version"))

@@ -1,21 +1,21 @@
 """The sentence encoder: a BERT whose token vectors are averaged into one unit vector per text.
 
 Knows the arithmetic. Leaves out files (`model.weights` assembles it) and fairness: a caller that
-must not block for long embeds a few texts at a time.
+must not block for long goes in `steps`, a layer at a time.
 
 The sequences of a batch are laid end to end without padding: each matrix product runs over all
 tokens at once, attention over one sequence after the other. Where BLAS is bound to one thread
-(OPENBLAS_NUM_THREADS=1) batches run side by side: threads that share nothing need not wait for one
-another, as those of one product do.
+(OPENBLAS_NUM_THREADS=1) batches run side by side: threads that share nothing wait for one another
+once a layer, those of one product several times.
 Alphabet: T tokens of the batch, L of one sequence, B sequences, D width, H heads, Dh head width.
 """
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from model.network.linear import Floats
 from model.network.minilm_kernels import Norm, add_norm, bias_gelu, num_threads, softmax
 
 BATCH_TOKENS = 1024  # the activations of one pass take a few MB
+Lengths = NDArray[np.integer]
 SELF_ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value")
 
 
@@ -73,17 +74,18 @@ def shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     return found | {f"{norm}.{part}": (D,) for norm in norms for part in ("weight", "bias")}
 
 
-def split(sequences: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
-    """Batches of at most BATCH_TOKENS tokens, in order; a longer sequence is one by itself."""
-    batches: list[list[Sequence[int]]] = []
-    room = 0
+def waves(sequences: Sequence[Sequence[int]], width: int) -> list[list[list[Sequence[int]]]]:
+    """Waves of at most `width` batches, in order; all of about equal length, and none of much more
+    than BATCH_TOKENS but for a longer sequence."""
+    num_tokens = sum(map(len, sequences))
+    count = math.ceil(num_tokens / (BATCH_TOKENS * width)) * width
+    batches: list[list[Sequence[int]]] = [[] for _ in range(count)]
+    start = 0
     for ids in sequences:
-        room -= len(ids)
-        if room < 0:
-            batches.append([])
-            room = BATCH_TOKENS - len(ids)
-        batches[-1].append(ids)
-    return batches
+        batches[(2 * start + len(ids)) * count // (2 * num_tokens)].append(ids)  # by its middle
+        start += len(ids)
+    cut = (batches[at : at + width] for at in range(0, count, width))
+    return [filled for wave in cut if (filled := [batch for batch in wave if batch])]
 
 
 class MiniLM:
@@ -95,8 +97,8 @@ class MiniLM:
         self.config = config
         self.weights = weights
         self.tokenizer = tokenizer
-        side_by_side = num_threads() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
-        self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="embed")
+        self._width = num_threads() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
+        self._pool = ThreadPoolExecutor(self._width, thread_name_prefix="embed")
         layers = [f"encoder.layer.{i}" for i in range(config.num_layers)]
         self._qkv = [self._columns(*(f"{at}.{name}" for name in SELF_ATTENTION)) for at in layers]
         self._out = [self._columns(f"{at}.attention.output.dense") for at in layers]
@@ -124,32 +126,37 @@ class MiniLM:
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> Floats:
         """Unit vectors [B, D] of sequences of 1 to num_positions ids, else ValueError."""
+        *_, vectors = self.steps(sequences)
+        assert vectors is not None  # noqa: S101  (the last are the vectors)
+        return vectors
+
+    def steps(self, sequences: Sequence[Sequence[int]]) -> Iterator[Floats | None]:
+        """As `embed`: None after each layer of each wave, and at last the vectors."""
         lengths = [len(ids) for ids in sequences]
         if lengths and not 0 < min(lengths) <= max(lengths) <= self.config.num_positions:
             raise ValueError(f"a sequence has 1 to {self.config.num_positions} ids")
-        if not sequences:
-            return np.empty((0, self.config.hidden_size), np.float32)
-        batches = split(sequences)
-        run = self._pool.map if len(batches) > 1 else map
-        return np.concatenate(list(run(self._embed_batch, batches)))
+        means = [np.empty((0, self.config.hidden_size), np.float32)]
+        for wave in waves(sequences, self._width):
+            run = self._pool.map if len(wave) > 1 else map
+            sizes = [np.array([len(ids) for ids in batch]) for batch in wave]
+            states = list(run(self._embeddings, wave))
+            for i in range(self.config.num_layers):
+                list(run(self._layer, repeat(i), states, sizes))
+                yield None
+            means += map(_unit_means, states, sizes)
+        yield np.concatenate(means)
 
-    def _embed_batch(self, sequences: Sequence[Sequence[int]]) -> Floats:
-        lengths = np.array([len(ids) for ids in sequences])
-        x = self._embeddings(sequences)
-        for i in range(self.config.num_layers):
-            weight, bias = self._qkv[i]
-            mixed = self._attend(x @ weight + bias, lengths)
-            weight, bias = self._out[i]
-            add_norm(x, mixed @ weight, bias, self._mid_norm[i])
-            weight, bias = self._up[i]
-            wide: Floats = x @ weight
-            bias_gelu(wide, bias)
-            weight, bias = self._down[i]
-            add_norm(x, wide @ weight, bias, self._norms[i])
-        sums: Floats = np.add.reduceat(x, np.cumsum(lengths) - lengths)
-        # the unit vector of the mean is that of the sum
-        sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums
+    def _layer(self, i: int, x: Floats, lengths: Lengths) -> None:
+        """x [T, D] ← layer i of x."""
+        weight, bias = self._qkv[i]
+        mixed = self._attend(x @ weight + bias, lengths)
+        weight, bias = self._out[i]
+        add_norm(x, mixed @ weight, bias, self._mid_norm[i])
+        weight, bias = self._up[i]
+        wide: Floats = x @ weight
+        bias_gelu(wide, bias)
+        weight, bias = self._down[i]
+        add_norm(x, wide @ weight, bias, self._norms[i])
 
     def _embeddings(self, sequences: Sequence[Sequence[int]]) -> Floats:
         """Word + position + type vectors, normalised: [T, D]."""
@@ -161,7 +168,7 @@ class MiniLM:
         add_norm(x, placed, type_zero, self._norm("embeddings.LayerNorm"))
         return x
 
-    def _attend(self, qkv: Floats, lengths: NDArray[np.integer]) -> Floats:
+    def _attend(self, qkv: Floats, lengths: Lengths) -> Floats:
         """Every token of a sequence sees every other: qkv [T, 3·D] → [T, D]."""
         T, H = len(qkv), self.config.num_heads
         Dh = self.config.hidden_size // H
@@ -175,6 +182,13 @@ class MiniLM:
             np.matmul(scores, v[:, rows], out=mixed[rows].transpose(1, 0, 2))
             start += L
         return mixed.reshape(T, H * Dh)
+
+
+def _unit_means(x: Floats, lengths: Lengths) -> Floats:
+    """The mean over each sequence, at unit length, as the sum has it too: [T, D] → [B, D]."""
+    sums: Floats = np.add.reduceat(x, np.cumsum(lengths) - lengths)
+    sums /= np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums
 
 
 def reference_embed(network: MiniLM, ids: Sequence[int]) -> Floats:

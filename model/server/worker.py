@@ -1,6 +1,6 @@
 """The thread that owns the engine and the embedder, and the line between it and the event loop.
 
-A turn of the thread: take the commands that came, one step of the engine, one slice of the waiting
+A turn of the thread: take the commands that came, one step of the engine, a little of the waiting
 embeddings, then hand everything over in one call to the loop. With nothing to do it sleeps.
 So a command (also the abort of a client who left) waits for one step at most, neither kind of work
 starves the other, and a step costs the loop one wake-up, however many streams it feeds.
@@ -26,8 +26,6 @@ from model.server.slices import Embedder, Job, Slices, Vectors
 
 T = TypeVar("T")
 
-SLICE_TOKENS = 256  # of one slice while answers are being generated: about as long as a step
-IDLE_SLICE_TOKENS = 2048
 MAX_QUEUED_TOKENS = 1 << 20  # of texts that wait to be embedded
 
 logger = logging.getLogger(__name__)
@@ -121,7 +119,7 @@ class Worker:
         job = Job(sequences, self._future())
         self._queued_tokens += num_tokens
         try:
-            await self.call(lambda: self._slices.jobs.append(job))
+            await self.call(lambda: self._slices.add(job))
             return await job.done
         finally:
             self._queued_tokens -= num_tokens
@@ -144,15 +142,14 @@ class Worker:
         is_busy = self.engine.has_work
         if is_busy:
             self._post(self._hand_out, self.engine.step())
-        if self._slices.jobs:
-            for job in self._slices.compute(SLICE_TOKENS if is_busy else IDLE_SLICE_TOKENS):
-                self._post(_set_result, (job.done, np.concatenate(job.vectors)))
+        for job in self._slices.advance(is_busy):
+            self._post(_set_result, (job.done, np.concatenate(job.vectors)))
         self._post(self._metrics.record, self.engine.stats())
         return True
 
     def _obey(self) -> bool:
         """Carry out the commands that are there; False if one says to leave."""
-        may_sleep = not self.engine.has_work and not self._slices.jobs
+        may_sleep = not self.engine.has_work and not self._slices.has_work
         while True:
             try:
                 command = self._commands.get(may_sleep)

@@ -50,13 +50,21 @@ def test_batches_side_by_side_or_in_turn(
     np.testing.assert_allclose(network.embed(sequences), alone, atol=1e-5)
 
 
-@given(st.lists(st.integers(1, 2 * minilm.BATCH_TOKENS), max_size=12))
-def test_batches_keep_order_and_bound(lengths: list[int]) -> None:
+@given(st.lists(st.integers(1, 2 * minilm.BATCH_TOKENS), max_size=12), st.integers(1, 4))
+def test_batches_keep_order_and_are_of_about_equal_length(lengths: list[int], width: int) -> None:
     sequences = [[i] * length for i, length in enumerate(lengths)]
-    batches = minilm.split(sequences)
-    assert [ids for batch in batches for ids in batch] == sequences
-    for batch in batches:
-        assert len(batch) == 1 or sum(map(len, batch)) <= minilm.BATCH_TOKENS
+    waves = minilm.waves(sequences, width)
+    assert [ids for wave in waves for batch in wave for ids in batch] == sequences
+    for wave in waves:
+        assert 0 < len(wave) <= width
+        for batch in wave:
+            assert sum(map(len, batch)) <= minilm.BATCH_TOKENS + max(map(len, batch))
+
+
+def test_the_work_can_be_left_after_each_layer() -> None:
+    *pauses, vectors = TINY.steps([[1, 2, 3]])
+    assert pauses == [None] * TINY.config.num_layers
+    np.testing.assert_array_equal(vectors, TINY.embed([[1, 2, 3]]))
 
 
 def test_texts_are_cut_and_may_be_empty() -> None:

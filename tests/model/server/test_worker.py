@@ -14,7 +14,7 @@ from model.engine.runners import FakeRunner
 from model.engine.sequence import Request, SamplingParams
 from model.server.errors import Overloaded, ServerError
 from model.server.metrics import Metrics
-from model.server.slices import Job, Slices
+from model.server.slices import BUSY_SLICE_TOKENS, REST, SHORT_TOKENS, TURN_S, Job, Slices
 from model.server.worker import MAX_QUEUED_TOKENS, Worker
 from model.tokenizer import Tokenizer
 
@@ -28,9 +28,10 @@ class Sums:
     def __init__(self):
         self.slices = []
 
-    def embed(self, sequences):
+    def steps(self, sequences):
         self.slices.append([len(ids) for ids in sequences])
-        return np.array([[sum(ids)] for ids in sequences], np.float32)
+        yield None
+        yield np.array([[sum(ids)] for ids in sequences], np.float32)
 
 
 def make_worker(embedder=None):
@@ -134,21 +135,70 @@ JOBS = st.lists(
 )
 
 
-@given(JOBS, st.integers(1, 50), st.sets(st.integers(0, 5)))
-def test_slices_are_bounded_and_every_text_gets_its_own_vector(jobs, num_tokens, abandoned):
+@given(JOBS, st.sets(st.integers(0, 5)))
+def test_slices_are_bounded_and_every_text_gets_its_own_vector(jobs, abandoned):
     loop = asyncio.new_event_loop()
     embedder = Sums()
     slices = Slices(embedder)
     made = [Job(sequences, loop.create_future()) for sequences in jobs]
-    slices.jobs.extend(made)
+    for job in made:
+        slices.add(job)
     for index in abandoned & set(range(len(made))):
         made[index].done.cancel()
     finished = []
-    while slices.jobs:
-        finished += slices.compute(num_tokens)
-    assert finished == [job for job in made if not job.done.cancelled()]
+    while slices.has_work:
+        slices._rest_until = 0
+        finished += slices.advance(is_busy=True)
+    assert set(finished) == {job for job in made if not job.done.cancelled()}
     for job in finished:
         assert np.concatenate(job.vectors)[:, 0].tolist() == [sum(ids) for ids in job.sequences]
     for lengths in embedder.slices:
-        assert sum(lengths[:-1]) < num_tokens
+        assert sum(lengths[:-1]) < BUSY_SLICE_TOKENS
+    loop.close()
+
+
+class Slow(Sums):
+    """Each step takes as long as a turn may."""
+
+    now = 0.0
+
+    def steps(self, sequences):
+        for vectors in super().steps(sequences):
+            self.now += TURN_S
+            yield vectors
+
+
+def make_slices():
+    embedder = Slow()
+    return embedder, Slices(embedder, lambda: embedder.now)
+
+
+def test_a_question_goes_before_a_document_that_is_half_computed():
+    loop = asyncio.new_event_loop()
+    _, slices = make_slices()
+    document = Job([[1] * SHORT_TOKENS] * 2, loop.create_future())
+    question = Job([[1, 2]], loop.create_future())
+    slices.add(document)
+    assert slices.advance(is_busy=False) == []
+    slices.add(question)
+    assert [slices.advance(is_busy=False) for _ in range(3)] == [[], [question], [document]]
+    assert not slices.has_work
+    loop.close()
+
+
+def test_beside_answers_a_share_of_the_time_and_all_of_it_without():
+    loop = asyncio.new_event_loop()
+    embedder, slices = make_slices()
+    slices.add(Job([[1] * (SHORT_TOKENS + 1)] * 99, loop.create_future()))
+    worked = 0.0
+    while embedder.now < 50 * TURN_S:
+        before = embedder.now
+        slices.advance(is_busy=True)
+        worked += embedder.now - before
+        embedder.now += TURN_S / 4  # a step of the engine's
+    assert worked <= embedder.now / (1 + REST) + TURN_S
+    assert worked >= embedder.now / (2 + REST)
+    before = embedder.now
+    slices.advance(is_busy=False)
+    assert embedder.now == before + TURN_S
     loop.close()

@@ -22,6 +22,8 @@ VARIABLES = {
     "GLASSGATE_PORT": "server.port",
     "GLASSGATE_MODEL_PORT": "local.port",
     "GLASSGATE_THREADS": "local.threads",
+    "GLASSGATE_STORE_URL": "store.url",  # these two hold passwords, which have no place in a file
+    "GLASSGATE_REDIS_URL": "redis.url",
 }
 _PASSWORD = re.compile(r"(?<=://)[^/@]*(?=@)")
 

@@ -44,7 +44,7 @@ class Store:
 
         Several processes may do so at once. Raises Unavailable when the database cannot be used.
         """
-        store = cls(_make_engine(url))
+        store = cls(make_engine(url))
         try:
             with store.begin(write=True) as connection:
                 upgrade(connection)
@@ -88,7 +88,8 @@ class Store:
         self.engine.dispose()
 
 
-def _make_engine(url: str) -> sa.Engine:
+def make_engine(url: str) -> sa.Engine:
+    """Connects to nothing yet. Raises Unavailable for what is no URL of a store."""
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "postgresql":

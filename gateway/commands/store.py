@@ -1,0 +1,164 @@
+"""`glassgate store`: the store on its way into a file and back.
+
+SQLite copies itself page by page, PostgreSQL by its own pg_dump and pg_restore, both as of one
+moment and while gateways write. What a gateway has not moved out of its journal yet is not in the
+store, hence not in the copy: the journal stays where it is and is replayed over what was restored.
+"""
+
+# ruff: noqa: S603 - the programs are PostgreSQL's own, with words of ours
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.commands import CONFIG
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from gateway.config import Store
+
+DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-privileges")
+RESTORE = ("pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction")
+
+
+@click.group()
+def store() -> None:
+    """Back the store up, and restore it."""
+
+
+@store.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@CONFIG
+def backup(target: Path, config: Path | None) -> None:
+    """Write the store to TARGET, a new file, while gateways go on."""
+    url = _url(_settings(config))
+    if target.exists():
+        raise click.ClickException(f"{target} is there already")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if url.get_backend_name() == "sqlite":
+            _check(Path(url.database or ""))
+            _copy(Path(url.database or ""), partial)
+            _check(partial)
+        else:
+            _run((*DUMP, f"--file={partial}"), url)
+        partial.replace(target)
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    click.echo(f"{target}: {target.stat().st_size:,} bytes")
+
+
+@store.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--replace", is_flag=True, help="What the store holds now may be lost.")
+@CONFIG
+def restore(source: Path, replace: bool, config: Path | None) -> None:
+    """Make the store what it was when the backup SOURCE was made. Gateways must be stopped."""
+    settings = _settings(config)
+    url = _url(settings)
+    if _is_in_use(Path(settings.journal)):
+        raise click.ClickException(f"a gateway runs with {settings.journal}: stop it first")
+    if not replace and _exists(url):
+        raise click.ClickException("the store is not empty: --replace gives up what it holds")
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "")
+        _check(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _copy(source, path)
+    else:
+        _run((*RESTORE, "--dbname", _without_password(url), str(source)), url)
+    click.echo("restored; a gateway brings it up to its own version when it starts")
+
+
+def _settings(config: Path | None) -> "Store":
+    from gateway.config_file import ConfigError, load
+
+    try:
+        return load(config).config.store
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _url(settings: "Store") -> "sa.URL":
+    from gateway.errors import Unavailable
+    from gateway.store.engine import make_engine
+
+    try:
+        return make_engine(settings.url).url
+    except Unavailable as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _exists(url: "sa.URL") -> bool:
+    import sqlalchemy as sa
+
+    if url.get_backend_name() == "sqlite":
+        return Path(url.database or "").exists()
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return sa.inspect(connection).has_table("alembic_version")
+    except sa.exc.DBAPIError as error:
+        raise click.ClickException(f"the store does not answer: {error.orig}") from error
+    finally:
+        engine.dispose()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """All pages in one step, so that they are of one moment; readers and writers go on."""
+    try:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+            new.execute("PRAGMA journal_mode = DELETE")  # one file, with no other beside it
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{source} could not be copied to {target}: {error}") from error
+
+
+def _check(path: Path) -> None:
+    """Refuses what is no store of ours, or is damaged."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as it:
+            (verdict,) = it.execute("PRAGMA quick_check(1)").fetchone()
+            it.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{path} is no store: {error}") from error
+    if verdict != "ok":
+        raise click.ClickException(f"{path} is damaged: {verdict}")
+
+
+def _is_in_use(journal: Path) -> bool:
+    """Does a gateway on this machine hold a segment of the journal?"""
+    from gateway.journal import SUFFIX, Segment
+
+    for path in journal.glob(f"*{SUFFIX}"):
+        segment = Segment.open(path)
+        if segment is None:
+            return path.exists()
+        segment.close()
+    return False
+
+
+def _run(words: tuple[str, ...], url: "sa.URL") -> None:
+    """One of PostgreSQL's programs; the password goes by the environment, where ps sees none."""
+    if shutil.which(words[0]) is None:
+        raise click.ClickException(f"{words[0]} is not here: install PostgreSQL's client programs")
+    if words[0] == "pg_dump":
+        words = (*words, "--dbname", _without_password(url))
+    env = {**os.environ, **({"PGPASSWORD": str(url.password)} if url.password else {})}
+    done = subprocess.run(words, env=env, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{words[0]} left with status {done.returncode}")
+
+
+def _without_password(url: "sa.URL") -> str:
+    return url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)

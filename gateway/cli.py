@@ -16,8 +16,10 @@ from gateway.commands.ingest import ingest
 from gateway.commands.keys import keys, teams
 from gateway.commands.prompts import prompts
 from gateway.commands.releases import audit, releases
+from gateway.commands.store import store
+from gateway.commands.trace import trace
 from gateway.commands.usage import budgets, usage
-from gateway.config_file import ConfigError, load
+from gateway.config_file import DEFAULT_PATH, ConfigError, load
 from gateway.errors import GatewayError
 from gateway.local import LocalError
 
@@ -38,7 +40,17 @@ CHILD = [
         type=click.Path(path_type=Path),
         help="Folder of models and kernels. [env: GLASSGATE_HOME]",
     ),
+    click.option(
+        "--emulate",
+        is_flag=False,
+        flag_value="h100-llama-8b",
+        help="No weights: the machine of a profile, by name or file. [default: an H100]",
+    ),
 ]
+EMULATED_STORE = {
+    "store.url": "sqlite:///var/emulated.db",
+    "store.journal": "var/emulated-journal",
+}
 
 
 def with_options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -61,11 +73,16 @@ def main() -> None:
 def serve(
     config: Path | None, home: Path | None, model: str | None, embedder: str | None, **flags: Any
 ) -> None:
-    """The gateway and one model server, which is pulled first if it is not here."""
+    """The gateway and one model server, which is pulled first if it is not here.
+
+    With --emulate nothing is pulled, and what is made up goes into a store of its own.
+    """
     if home is not None:
         os.environ["GLASSGATE_HOME"] = str(home)
     over = {**_server_flags(flags), "local.model": model, "local.embedder": embedder}
     over |= {"local.port": flags["model_port"], "local.threads": flags["threads"]}
+    if flags["emulate"]:
+        over |= {"local.profile": _profile(flags["emulate"])}
     _run(config, over, with_local=True)
 
 
@@ -94,6 +111,12 @@ def chat(config: Path | None, url: str | None, key: str, family: str) -> None:
         raise click.ClickException(str(error)) from error
 
 
+def _profile(name: str) -> str:
+    """The file of a shipped profile's name, else the name itself."""
+    shipped = DEFAULT_PATH.parent / "profiles" / f"{name}.toml"
+    return str(shipped) if shipped.is_file() else name
+
+
 def _server_flags(flags: dict[str, Any]) -> dict[str, object]:
     return {"server.host": flags["host"], "server.port": flags["port"]}
 
@@ -104,8 +127,11 @@ def _run(config: Path | None, flags: dict[str, object], with_local: bool) -> Non
 
     try:
         loaded = load(config, flags)
-        if with_local and loaded.config.local is not None:
-            _pull(loaded.config.local.model, loaded.config.local.embedder)
+        local = loaded.config.local if with_local else None
+        if local is not None and not local.profile:
+            _pull(local.model, local.embedder)
+        elif local is not None and "store.url" not in loaded.origins:
+            loaded = load(config, flags | EMULATED_STORE)
         logs.set_up()
         run(loaded, with_local, lambda line: click.echo(line, err=True))
     except (ConfigError, LocalError, ServeError, GatewayError) as error:
@@ -139,7 +165,7 @@ def _model_command(name: str, there: str, meaning: str) -> click.Command:
     return command
 
 
-for _command in (keys, teams, prompts, releases, audit, usage, budgets, ingest):
+for _command in (keys, teams, prompts, releases, audit, usage, budgets, trace, ingest, store):
     main.add_command(_command)
 for _words in (
     ("model", "serve", "The model server alone."),

@@ -72,6 +72,7 @@ class Local(Section):
     port: int = 8081
     threads: int = 0  # 0: the model server decides
     strict: bool = False  # refuse request fields that it does not know
+    profile: str = ""  # of a machine to emulate: then no weights are loaded
     ready_s: float = 120.0
     backoff_s: float = 0.25  # before the first restart; doubles up to backoff_max_s
     backoff_max_s: float = 10.0
@@ -250,6 +251,21 @@ class Index(Section):
     on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant
 
 
+class Metrics(Section):
+    tenants: tuple[str, ...] = ()  # "team:NAME" or "key:ID", told by name; the rest are `other`
+
+
+class Traces(Section):
+    """Of requests: where their time went. Those that fail here are kept, whatever `sample` says."""
+
+    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01  # kept, where the caller does not say
+    keep_hours: float = 24.0
+    max_rows: Positive = 100_000
+    prompts: bool = False  # keep what was asked, too
+    otlp: str = ""  # also send them there, such as http://127.0.0.1:4318/v1/traces
+    otlp_headers: dict[str, Secret] = {}
+
+
 class Config(Section):
     server: Server = Server()
     local: Local | None = None  # without the section no model server is started
@@ -266,3 +282,5 @@ class Config(Section):
     answer_cache: AnswerCache = AnswerCache()
     retrieval: Retrieval = Retrieval()
     indexes: dict[str, Index] = {}
+    metrics: Metrics = Metrics()
+    traces: Traces = Traces()

@@ -120,6 +120,8 @@ def command(config: Local) -> list[str]:
     words += ["--served-model-name", served_name(config.model)]
     if config.embedder:
         words += ["--embedder", config.embedder]
+    if config.profile:
+        words += ["--runner", "emulated", "--profile", config.profile]
     if config.strict:
         words.append("--strict")
     if config.threads:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from gateway import cli, terminal
 from gateway.cli import main
+from gateway.config_file import Loaded
 
 TOWN = """
 [upstreams.up]
@@ -71,6 +72,26 @@ def test_serve_pulls_first_and_stops_where_that_fails(
     assert asked == [["-m", "model", "pull", "smollm2", "minilm"]]
     code, _ = run("serve", "--config", config(tmp_path, "[nonsense]\n"))
     assert (code, len(asked)) == (1, 1)
+
+
+def test_an_emulated_machine_needs_no_weights_and_has_a_store_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Loaded] = []
+    monkeypatch.setattr("gateway.serve.serve", lambda loaded, *_: seen.append(loaded))
+    monkeypatch.setattr(cli, "_pull", lambda *_: pytest.fail("nothing is to be pulled"))
+    own = tmp_path / "own.toml"
+    own.write_text("name = 'mine'")
+    assert run("serve", "--emulate")[0] == run("serve", "--emulate", str(own))[0] == 0
+    code, _ = run("serve", "--emulate", "--config", config(tmp_path, "[local]\n"))
+    assert code == 0
+    shipped, mine, elsewhere = (it.config for it in seen)
+    assert shipped.local is not None
+    assert Path(shipped.local.profile).name == "h100-llama-8b.toml"
+    assert shipped.store.url == "sqlite:///var/emulated.db"
+    assert mine.local is not None
+    assert mine.local.profile == str(own)
+    assert elsewhere.store.url == f"sqlite:///{tmp_path}/store.db"
 
 
 def test_every_command_has_its_help() -> None:

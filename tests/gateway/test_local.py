@@ -87,3 +87,6 @@ def test_the_childs_command() -> None:
     assert words[words.index("--threads") + 1] == "2"
     assert "--strict" in words
     assert "--embedder" not in words
+    assert "--runner" not in words
+    words = command(Local(profile="p.toml"))
+    assert words[words.index("--runner") :][:4] == ["--runner", "emulated", "--profile", "p.toml"]

@@ -1,72 +1,88 @@
-"""The journal: lines appended to a local file, so that what happened survives a kill -9.
+"""The journal: lines in a local file, so that what happened survives a kill -9.
 
-One write a line and no fsync: a line is safe once `append` returns, but for a loss of power. Files
-are segments of bounded size; a process holds a lock on each of its own, so whoever starts later
-finds the segments of those that died. What a line says is `ledger`'s.
+A segment is a file of fixed size that is allocated first and then mapped: a line is a copy into
+memory that the kernel owns, safe once `append` returns but for a loss of power, and a full disk is
+found out before a line is begun. What is not written yet is zeros. A process holds a lock on each
+of its segments, so whoever starts later finds those of the dead. What a line says is `ledger`'s.
 """
 
 import fcntl
+import mmap
 import os
 import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Self
 
-SEGMENT_BYTES = 16 << 20
+SEGMENT_BYTES = 4 << 20
 SUFFIX = ".journal"
 
 
 class Segment:
-    """One open, locked file. `size` is what was written, `offset` what was read and dealt with."""
+    """One locked file. `size` is what was written, `offset` what was read and dealt with."""
 
-    def __init__(self, path: Path, fd: int, size: int) -> None:
+    def __init__(self, path: Path, fd: int, data: mmap.mmap | bytes, size: int) -> None:
         self.path = path
         self.size = size
         self.offset = 0
         self.num_open = 0  # requests begun here and not settled yet
-        self.is_sealed = False  # nothing more will be written
         self._fd = fd
+        self._data = data
 
     @classmethod
-    def open(cls, path: Path, flags: int = 0) -> Self | None:
+    def create(cls, path: Path, num_bytes: int) -> Self | None:
+        """None when one that starts just now took it for abandoned. Raises OSError: no room."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        if not _is_locked(fd):
+            return None
+        try:
+            os.posix_fallocate(fd, 0, num_bytes)
+            return cls(path, fd, mmap.mmap(fd, num_bytes), 0)
+        except OSError:
+            path.unlink()
+            os.close(fd)
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Self | None:
         """None when another process has the lock, or has just dealt with the file."""
         try:
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o600)
+            fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stat = os.fstat(fd)
-        except BlockingIOError:
-            os.close(fd)
+        if not _is_locked(fd):
             return None
-        if stat.st_nlink == 0:
-            os.close(fd)
-            return None
-        return cls(path, fd, stat.st_size)
+        data = path.read_bytes().rstrip(b"\0")
+        return cls(path, fd, data, len(data))
+
+    def can_take(self, line: bytes) -> bool:
+        return self.size + len(line) <= len(self._data)
 
     def write(self, line: bytes) -> None:
-        """Raises OSError; part of the line may have been written then."""
-        written = os.write(self._fd, line)
-        self.size += written
-        if written < len(line):
-            raise OSError(f"{self.path}: the disk is full")
+        end = self.size + len(line)
+        self._data[self.size : end] = line  # type: ignore[index]
+        self.size = end  # last: another thread reads up to here
 
     def read(self, limit: int) -> bytes:
-        """Whole lines from `offset` on, at most `limit` bytes, or one line that is longer."""
-        is_whole = self.is_sealed  # asked first: what is written later must not look torn
-        data = os.pread(self._fd, limit, self.offset)
-        if len(data) < limit and is_whole:
+        """Whole lines from `offset` on, at most `limit` bytes, or one line that is longer.
+
+        What was torn by a kill is a line of its own, the last.
+        """
+        size = self.size
+        data = self._data[self.offset : min(self.offset + limit, size)]
+        if self.offset + len(data) == size:
             return data
         end = data.rfind(b"\n") + 1
-        return self.read(2 * limit) if not end and len(data) == limit else data[:end]
+        return data[:end] if end else self.read(2 * limit)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Gives up the lock."""
+        """Gives up the lock, which the mapping holds too."""
+        if isinstance(self._data, mmap.mmap):
+            self._data.close()
         os.close(self._fd)
 
 
@@ -81,32 +97,19 @@ class Journal:
         self.segments = [self._start()]
 
     def append(self, line: bytes) -> Segment:
-        """Writes the line and returns its segment. Raises OSError when no file takes it."""
+        """Writes the line and returns its segment. Raises OSError when there is no room for it."""
+        if not self.segments[-1].can_take(line):
+            self.segments.append(self._start(len(line)))
         last = self.segments[-1]
-        if not last.is_sealed and last.size < self._segment_bytes:
-            try:
-                last.write(line)
-            except OSError:
-                pass  # this file cannot grow: another may
-            else:
-                return last
-        last.is_sealed = True
-        fresh = self._start()
-        try:
-            fresh.write(line)
-        except OSError:
-            fresh.remove()
-            raise
-        self.segments.append(fresh)
-        return fresh
+        last.write(line)
+        return last
 
-    def _start(self) -> Segment:
+    def _start(self, num_bytes: int = 0) -> Segment:
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
             self._count += 1
             path = self._folder / f"{self._name}.{self._count:06}{SUFFIX}"
-            segment = Segment.open(path, os.O_CREAT | os.O_EXCL)
-            if segment is not None:  # else one that starts just now took it for abandoned
+            if segment := Segment.create(path, max(num_bytes, self._segment_bytes)):
                 return segment
 
     @property
@@ -135,6 +138,17 @@ def _take(paths: list[Path]) -> list[Segment]:
             for taken in segments:
                 taken.close()
             return []
-        segment.is_sealed = True
         segments.append(segment)
     return segments
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether the file is ours now, and still there; if not, it is closed."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink:
+            return True
+    except BlockingIOError:
+        pass
+    os.close(fd)
+    return False

@@ -1,6 +1,5 @@
 """What `append` has returned for is found again, whatever the disk did."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_whole_lines_in_order(
 
 
 def test_a_living_journal_is_left_alone(tmp_path: Path) -> None:
-    mine = Journal(tmp_path, segment_bytes=10)
+    mine = Journal(tmp_path, segment_bytes=11)
     for line in (b"first line\n", b"second\n"):
         mine.append(line)
     assert abandoned(tmp_path) == []
@@ -54,34 +53,38 @@ def test_a_living_journal_is_left_alone(tmp_path: Path) -> None:
     assert len(abandoned(tmp_path)[0]) == 1
 
 
-def test_a_torn_line_ends_its_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = Journal(tmp_path)
-    mine.append(b"whole\n")
-    real, is_full = os.write, [True]
-
-    def write(fd: int, data: bytes) -> int:
-        return real(fd, data[:3] if is_full and is_full.pop() else data)
-
-    monkeypatch.setattr(journal.os, "write", write)
-    mine.append(b"torn, and whole elsewhere\n")
-    first, second = mine.segments
-    assert first.read(100) == b"whole\ntor"
-    assert second.read(100) == b"torn, and whole elsewhere\n"
+def test_a_line_torn_by_a_kill_is_the_last(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, segment_bytes=100)
+    for line in (b"whole\n", b"tor"):
+        mine.append(line)
+    mine.segments[0].close()
+    (tmp_path / "1-1.000001.journal").touch()  # killed before it had any room
+    (empty,), (found,) = abandoned(tmp_path)
+    assert (empty.size, found.size) == (0, 9)
+    assert found.read(7) == b"whole\n"
+    found.offset += 6
+    assert found.read(100) == b"tor"
 
 
 def test_a_full_disk_is_told_and_over_one_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = Journal(tmp_path)
+    mine = Journal(tmp_path, segment_bytes=5)
+    mine.append(b"first")
 
-    def refuse(fd: int, data: bytes) -> int:
+    def refuse(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.os, "write", refuse)
+        patch.setattr(journal.os, "posix_fallocate", refuse)
         for _ in range(3):
             with pytest.raises(OSError, match="No space left"):
                 mine.append(b"lost\n")
     assert len(list(tmp_path.iterdir())) == 1
     mine.append(b"kept\n")
-    assert [it.read(100) for it in mine.segments] == [b"", b"kept\n"]
+    assert [it.read(100) for it in mine.segments] == [b"first", b"kept\n"]
+
+
+def test_a_line_may_be_longer_than_a_segment(tmp_path: Path) -> None:
+    mine = Journal(tmp_path, segment_bytes=5)
+    assert mine.append(b"long enough\n").read(1) == b"long enough\n"

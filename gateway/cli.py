@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from gateway import logs
+from gateway.commands.doctor import doctor
 from gateway.commands.ingest import ingest
 from gateway.commands.keys import keys, teams
 from gateway.commands.prompts import prompts
@@ -165,7 +166,19 @@ def _model_command(name: str, there: str, meaning: str) -> click.Command:
     return command
 
 
-for _command in (keys, teams, prompts, releases, audit, usage, budgets, trace, ingest, store):
+for _command in (
+    keys,
+    teams,
+    prompts,
+    releases,
+    audit,
+    usage,
+    budgets,
+    trace,
+    ingest,
+    doctor,
+    store,
+):
     main.add_command(_command)
 for _words in (
     ("model", "serve", "The model server alone."),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.config import Store
 
 DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-privileges")
-RESTORE = ("pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction")
+RESTORE = ("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction")
 
 
 @click.group()
@@ -68,15 +68,15 @@ def restore(source: Path, replace: bool, config: Path | None) -> None:
     url = _url(settings)
     if _is_in_use(Path(settings.journal)):
         raise click.ClickException(f"a gateway runs with {settings.journal}: stop it first")
-    if not replace and _exists(url):
-        raise click.ClickException("the store is not empty: --replace gives up what it holds")
     if url.get_backend_name() == "sqlite":
         path = Path(url.database or "")
+        if path.exists() and not replace:
+            raise click.ClickException(f"{path} is there: --replace gives up what it holds")
         _check(source)
-        path.parent.mkdir(parents=True, exist_ok=True)
         _copy(source, path)
-    else:
-        _run((*RESTORE, "--dbname", _without_password(url), str(source)), url)
+    else:  # where tables are in the way, pg_restore refuses by itself and changes nothing
+        clean = ("--clean", "--if-exists") if replace else ()
+        _run((*RESTORE, *clean, str(source)), url)
     click.echo("restored; a gateway brings it up to its own version when it starts")
 
 
@@ -97,21 +97,6 @@ def _url(settings: "Store") -> "sa.URL":
         return make_engine(settings.url).url
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
-
-
-def _exists(url: "sa.URL") -> bool:
-    import sqlalchemy as sa
-
-    if url.get_backend_name() == "sqlite":
-        return Path(url.database or "").exists()
-    engine = sa.create_engine(url)
-    try:
-        with engine.connect() as connection:
-            return sa.inspect(connection).has_table("alembic_version")
-    except sa.exc.DBAPIError as error:
-        raise click.ClickException(f"the store does not answer: {error.orig}") from error
-    finally:
-        engine.dispose()
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -152,13 +137,9 @@ def _run(words: tuple[str, ...], url: "sa.URL") -> None:
     """One of PostgreSQL's programs; the password goes by the environment, where ps sees none."""
     if shutil.which(words[0]) is None:
         raise click.ClickException(f"{words[0]} is not here: install PostgreSQL's client programs")
-    if words[0] == "pg_dump":
-        words = (*words, "--dbname", _without_password(url))
+    shown = url.set(drivername="postgresql", password=None)
+    database = f"--dbname={shown.render_as_string(hide_password=False)}"
     env = {**os.environ, **({"PGPASSWORD": str(url.password)} if url.password else {})}
-    done = subprocess.run(words, env=env, check=False)
+    done = subprocess.run([words[0], database, *words[1:]], env=env, check=False)
     if done.returncode:
         raise click.ClickException(f"{words[0]} left with status {done.returncode}")
-
-
-def _without_password(url: "sa.URL") -> str:
-    return url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)

@@ -57,7 +57,6 @@ def app(arguments: dict[str, Any]) -> Any:
     """What Ray Serve runs. Raises msgspec.ValidationError for an argument that nobody knows."""
     options = msgspec.convert(arguments, Options, strict=False)
     deployment = serve.deployment(
-        serve.ingress()(Replica),
         name="model",
         ray_actor_options={"num_cpus": options.threads},
         max_ongoing_requests=MAX_ONGOING,
@@ -67,4 +66,4 @@ def app(arguments: dict[str, Any]) -> Any:
             "target_ongoing_requests": options.target_ongoing,
         },
     )
-    return deployment.bind(options)
+    return deployment(serve.ingress()(Replica)).bind(options)

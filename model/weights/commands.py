@@ -1,5 +1,7 @@
 """The commands `pull` and `models`."""
 
+from importlib.util import find_spec
+
 import click
 
 from model.weights.catalogue import CATALOGUE, Entry, find
@@ -40,6 +42,10 @@ def models_command(verify: bool) -> None:
             f"{entry.name:10} {entry.kind:10} {size:6.0f} MB  {state:8}  "
             f"{entry.title} ({entry.licence})"
         )
+    if verify and find_spec("numba"):
+        from model.network.compiler import is_kept  # imports numba, which takes its time
+
+        click.echo(f"{'kernels':38} {'here' if is_kept('kernels.run') else 'absent'}")
     if damaged:
         raise click.ClickException("a model is damaged: pull it again")
 

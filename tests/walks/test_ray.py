@@ -48,10 +48,10 @@ sampling = {{ temperature = 0 }}
 
 
 @pytest.fixture
-def ray_url(
+def ray_serve(
     tmp_path: Path, new_port: Callable[[], int], wait_until: Callable[..., Any]
-) -> Iterator[str]:
-    """Ray Serve in a session of its own, so that nothing of it is left behind."""
+) -> Iterator[tuple[str, int]]:
+    """The URL of Ray Serve with two replicas, and its process id."""
     url = f"http://127.0.0.1:{(port := new_port())}"
     (tmp_path / "serve.yaml").write_text(SERVE.format(port=port))
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(tmp_path / "serve.yaml")]
@@ -70,7 +70,7 @@ def ray_url(
 
         wait_until(answers, "Ray Serve answers")
         wait_until(lambda: len(replicas(serving.pid)) == 2, "two replicas")
-        yield url
+        yield url, serving.pid
     finally:
         family = psutil.Process(serving.pid).children(recursive=True)
         serving.send_signal(signal.SIGINT)
@@ -99,13 +99,14 @@ def ask(url: str, words: str, stream: bool) -> str:
 
 
 def test_a_replica_killed_under_load_loses_no_request(
-    ray_url: str,
+    ray_serve: tuple[str, int],
     gateway: Callable[[Path, int], Any],
     write_config: Callable[[str], Path],
     new_port: Callable[[], int],
     wait_until: Callable[..., Any],
 ) -> None:
-    front = gateway(write_config(GATEWAY.format(url=ray_url)), new_port())
+    url, pid = ray_serve
+    front = gateway(write_config(GATEWAY.format(url=url)), new_port())
     outcomes: list[str] = []
     is_over = Event()
 
@@ -118,17 +119,12 @@ def test_a_replica_killed_under_load_loses_no_request(
         running = [clients.submit(client, number) for number in range(8)]
         try:
             wait_until(lambda: len(outcomes) >= 40, "load")
-            (serving,) = (
-                it for it in psutil.Process().children() if "ray.serve.scripts" in it.cmdline()
-            )
-            lost, stays = replicas(serving.pid)
+            lost, stays = replicas(pid)
             lost.kill()
             so_far = len(outcomes)
             wait_until(lambda: len(outcomes) >= so_far + 80, "load after the kill")
-            back = {stays.pid, lost.pid}
-            wait_until(
-                lambda: {it.pid for it in replicas(serving.pid)} - back, "Ray replaces the replica"
-            )
+            known = {lost.pid, stays.pid}
+            wait_until(lambda: {it.pid for it in replicas(pid)} - known, "Ray replaces it")
             so_far = len(outcomes)
             wait_until(lambda: len(outcomes) >= so_far + 20, "load on two replicas again")
         finally:

@@ -4,8 +4,9 @@ import { ask, events, Refused } from "./api.js";
 import { make } from "./dom.js";
 import { addPassages, contextOf } from "./passages.js";
 import { prose } from "./prose.js";
-import { readTrace, seenFromHere } from "./trace.js";
-import { milliseconds, waterfall } from "./waterfall.js";
+import { newTrace, readTrace, seenFromHere } from "./trace.js";
+import { waterfall } from "./waterfall.js";
+import { milliseconds, money } from "./words.js";
 
 const CACHE = {
   hit: "hit",
@@ -15,7 +16,7 @@ const CACHE = {
 };
 
 export class Answer {
-  /** `onPaint` is called after the answer has grown. */
+  /** `onPaint(isOver)` is called after the answer has grown. */
   constructor(question, onPaint) {
     this.question = question;
     this.said = "";
@@ -44,7 +45,7 @@ export class Answer {
   }
 
   async #listen(body, signal) {
-    const reply = await ask("/v1/chat/completions", { body, signal });
+    const reply = await ask("/v1/chat/completions", { body, signal, traceparent: newTrace() });
     this.times.headers = performance.now();
     this.headers = reply.headers;
     for await (const data of events(reply)) {
@@ -87,11 +88,11 @@ export class Answer {
   async #account() {
     const trace = await readTrace(this.headers.get("x-request-id") ?? "");
     const details = make("details", { open: true }, make("summary", {}, "What the stack did"));
-    details.append(waterfall(trace?.spans ?? seenFromHere(this.times), trace?.caption ?? "Seen from this page"));
-    addPassages(details, this.headers, this.notes, this.question, this.onPaint);
+    details.append(timesOf(trace, this.times));
+    addPassages(details, this.headers, this.notes, this.question);
     details.append(listOf(this.#more(trace)));
     this.facts.replaceChildren(listOf(this.#facts(trace), "dl.facts"), details);
-    this.onPaint();
+    this.onPaint(true);
   }
 
   #facts(trace) {
@@ -108,7 +109,7 @@ export class Answer {
       ["Speed", speed && `${((usage.completion_tokens - 1) / seconds).toFixed(0)} tokens/s`],
       ["Tokens in", usage && `${usage.prompt_tokens}${cached ? ` (${cached} cached)` : ""}`],
       ["Tokens out", usage && `${usage.completion_tokens}`],
-      ["Cost", trace?.cost ?? (isKept ? "$0" : null)],
+      ["Cost", isKept ? "nothing" : trace?.cost && money(Number(trace.cost))],
     ];
   }
 
@@ -126,21 +127,28 @@ export class Answer {
       ["Limits left", left.join(", ")],
       ["Budget", headers.get("x-glassgate-budget")],
       ["Ignored", headers.get("x-ignored-params")],
-      ...(trace?.more ?? []),
-      ["Request", headers.get("x-request-id")],
+      ["Trace", trace?.id, "code"],
+      ["Request", headers.get("x-request-id"), "code"],
     ];
   }
 
-  /** Say what went wrong, and offer what can be done about it. */
-  fail(message, ...buttons) {
+  /** Say what went wrong, and offer what can be done about it; of a failure, where the time went. */
+  async fail(message, button, request = "") {
     if (!this.said) this.text.replaceChildren();
-    this.facts.replaceChildren(make("div.failure", { role: "alert" }, make("p", {}, message), ...buttons));
-    this.element.setAttribute("aria-busy", "false");
+    this.facts.replaceChildren(make("div.failure", { role: "alert" }, make("p", {}, message), button));
     this.onPaint();
+    const trace = await readTrace(request);
+    if (trace) this.facts.append(timesOf(trace, this.times));
+    this.onPaint(true);
   }
 }
 
+const timesOf = (trace, times) =>
+  trace ? waterfall(trace.spans, "Where the time went") : waterfall(seenFromHere(times), "Where the time went, seen from this page");
+
 function listOf(pairs, name = "dl.more") {
   const shown = pairs.filter(([, value]) => value);
-  return make(name, {}, ...shown.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
+  const items = shown.map(([term, value, kind]) =>
+    make("div", { class: kind ?? null }, make("dt", {}, term), make("dd", {}, value)));
+  return make(name, {}, ...items);
 }

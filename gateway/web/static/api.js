@@ -18,8 +18,9 @@ export class Refused extends Error {
 }
 
 /** The response, if its status is good. Throws Refused, or an AbortError. */
-export async function ask(path, { body, signal } = {}) {
+export async function ask(path, { body, signal, traceparent } = {}) {
   const headers = body ? { "content-type": "application/json" } : {};
+  if (traceparent) headers.traceparent = traceparent;
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
   const method = body ? "POST" : "GET";
   const how = { method, headers, signal, body: body && JSON.stringify(body), credentials: "omit" };

@@ -50,7 +50,7 @@ function showReleases() {
     const note = labels.length ? ` (${labels.join(", ")})` : "";
     return make("option", { value: `${it.id}@${id}` }, `${id}${note}`);
   });
-  const usual = it ? [make("option", { value: it.id }, "the gateway picks")] : [];
+  const usual = it ? [make("option", { value: it.id }, "automatic")] : [];
   find("release").replaceChildren(...usual, ...pinned);
   showDefaults();
 }
@@ -96,7 +96,7 @@ async function answer() {
   running = new AbortController();
   showRunning();
   find("talk").append(view.element);
-  follow(true);
+  document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
   try {
     talk.push({ role: "assistant", content: await view.fill(body(), running.signal) });
   } catch (error) {
@@ -115,8 +115,7 @@ function stopped(view) {
 }
 
 function failed(view, error) {
-  const id = error.request ? ` Request ${error.request}.` : "";
-  view.fail(`${error.message}${id}`, againButton(view, error.retryAfter));
+  view.fail(error.message, againButton(view, error.retryAfter), error.request);
   if (error.status === 401) askForKey(error.message);
 }
 
@@ -145,11 +144,15 @@ function showRunning() {
   find("stop").hidden = running === null;
 }
 
-/** Stay at the end, unless the reader has gone up. */
-function follow(always = false) {
+/** Stay at the end while an answer grows, unless the reader has gone up; what comes below it when it
+ * is over must not push its begin out of sight. */
+function follow(isOver = false) {
   const page = document.scrollingElement;
-  const isNear = page.scrollHeight - page.scrollTop - page.clientHeight < 160;
-  if (always === true || isNear) page.scrollTop = page.scrollHeight;
+  const end = page.scrollHeight - page.clientHeight;
+  const asked = [...find("talk").querySelectorAll(".question")].at(-1);
+  const begin = page.scrollTop + asked.getBoundingClientRect().top - 16;
+  if (isOver) page.scrollTop = Math.max(page.scrollTop, Math.min(end, begin));
+  else if (end - page.scrollTop < 160) page.scrollTop = end;
 }
 
 function fit() {

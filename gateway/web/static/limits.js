@@ -3,7 +3,7 @@
 import { askJson } from "./api.js";
 import { make } from "./dom.js";
 import { sumOf } from "./figures.js";
-import { format, money } from "./plots.js";
+import { format, money } from "./words.js";
 
 /** [{name, most, soft, used, say}]: `used` null where nobody kept count. */
 export async function limitsOf(setting, subject, figures) {

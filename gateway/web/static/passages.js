@@ -2,6 +2,9 @@
 
 import { askJson } from "./api.js";
 import { make } from "./dom.js";
+import { counted } from "./words.js";
+
+const NOT_YET = "The documents are not in the store yet. They are read in the background; ask again in a while.";
 
 const letter = (number) => String.fromCharCode(65 + (number % 26));
 
@@ -18,6 +21,7 @@ export function contextOf(headers) {
     given: Number(parts.passages),
     found: Number(parts.passages) + dropped,
     tokens: Number(parts.tokens),
+    isMissing: parts.search === "missing",
     /** Marks for the text, a letter for each file. */
     cites: (notes) => {
       const files = filesOf(notes);
@@ -36,23 +40,24 @@ function filesOf(notes) {
 }
 
 /** Into `place`: the cited files, and on demand what the store says to the question. */
-export function addPassages(place, headers, notes, question, onPaint) {
+export function addPassages(place, headers, notes, question) {
   const context = contextOf(headers);
   if (!context) return;
+  if (context.isMissing) return place.append(make("h3", {}, "Sources"), make("p.note", {}, NOT_YET));
   const files = filesOf(notes);
   const cited = files.length
     ? make("ol.sources", {}, ...files.map((file, number) => sourceOf(file, number, context)))
     : make("p.note", {}, "No sentence of the answer could be traced to a passage.");
-  const heard = `The model read ${count(context.given, "passage")}, ${context.tokens} tokens.`;
+  const heard = `The model read ${counted(context.given, "passage")}, ${counted(context.tokens, "token")}.`;
   place.append(make("h3", {}, "Sources"), make("p.note", {}, heard), cited);
-  if (context.found) place.append(readButton(place, context, files, question, onPaint));
+  if (context.found) place.append(readButton(place, context, files, question));
 }
 
 function sourceOf(file, number, context) {
   return make("li", { id: context.idOf(file.id), tabindex: "-1" }, make("b", {}, letter(number)), ` ${file.name}`);
 }
 
-function readButton(place, context, files, question, onPaint) {
+function readButton(place, context, files, question) {
   const button = make("button.quiet", { type: "button" }, "Read what was found");
   button.onclick = async () => {
     button.disabled = true;
@@ -63,7 +68,6 @@ function readButton(place, context, files, question, onPaint) {
     } catch (error) {
       button.replaceWith(make("p.note", {}, `The passages cannot be read: ${error.message}`));
     }
-    onPaint();
   };
   return button;
 }
@@ -77,5 +81,3 @@ function passageList(found, files) {
   });
   return make("div.passages", {}, ...items);
 }
-
-const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;

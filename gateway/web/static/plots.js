@@ -2,20 +2,10 @@
 
 import uPlot from "./vendor/uplot/uPlot.esm.js";
 import { find } from "./dom.js";
+import { compact, format, money } from "./words.js";
 
 const HEIGHT = 210;
 const ROOM = 4; // a limit further away than this many times the highest value would flatten the plot
-
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const whole = new Intl.NumberFormat("en");
-
-export const format = (number) => whole.format(Math.round(number));
-
-/** Dollars, with as many places as the amount needs. */
-export function money(dollars) {
-  const places = dollars && Math.abs(dollars) < 0.1 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
-  return `$${new Intl.NumberFormat("en", places).format(dollars)}`;
-}
 
 const plots = new Map(); // place → the uPlot in it
 const watch = new ResizeObserver((entries) => {
@@ -63,16 +53,17 @@ function optionsOf(place, range, series, say) {
   const shown = range.step < 86_400 ? { hour: "2-digit", minute: "2-digit", hour12: false } : { day: "numeric", month: "short" };
   const time = new Intl.DateTimeFormat("en-GB", { ...shown, timeZone: "UTC" });
   const when = (seconds) => time.format(seconds * 1000);
-  const short = (number) => (say === money ? money(number) : compact.format(number));
+  const short = (number) => (say === money ? money(number) : number % 1 ? "" : compact(number));
+  const half = range.step / 2; // room for the first and the last bar
   return {
     width: place.clientWidth || 300,
     height: HEIGHT,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     cursor: { drag: { x: false, y: false }, points: { show: false } },
-    scales: { y: { range: (_, low, high) => [0, (high || 1) * 1.08] } },
+    scales: { x: { range: (_, low, high) => [low - half, high + half] }, y: { range: (_, low, high) => [0, (high || 1) * 1.08] } },
     axes: [
-      { ...axis, grid: { show: false }, values: (_, splits) => splits.map(when), space: 64 },
-      { ...axis, values: (_, splits) => splits.map((it) => (say === format && it % 1 ? "" : short(it))), size: 58, space: 40 },
+      { ...axis, grid: { show: false }, values: (_, splits) => splits.map(when), space: 64, size: 30 },
+      { ...axis, values: (_, splits) => splits.map(short), size: 58, space: 40 },
     ],
     series: [{ label: "UTC", value: (_, it) => (it === null ? "" : when(it)) }, ...series],
   };

@@ -5,7 +5,8 @@ import { find, make, notice } from "./dom.js";
 import { figuresOf, RANGES, sumOf } from "./figures.js";
 import { askForKey, setUpFrame } from "./frame.js";
 import { limitsOf, limitRows } from "./limits.js";
-import { drawPlots, format, money } from "./plots.js";
+import { drawPlots } from "./plots.js";
+import { format, money } from "./words.js";
 
 const REFRESH_MS = 15_000;
 

@@ -1,6 +1,7 @@
 // When each stage of a request began and how long it took, one line each.
 
 import { make } from "./dom.js";
+import { milliseconds } from "./words.js";
 
 /** `spans`: [{name, start, length, depth, note}], times in ms from the request's begin. */
 export function waterfall(spans, caption) {
@@ -14,10 +15,4 @@ export function waterfall(spans, caption) {
     return make("tr", {}, name, make("td.track", {}, bar), make("td.ms", {}, milliseconds(it.length)));
   });
   return make("table.waterfall", {}, make("caption", {}, caption), make("tbody", {}, ...rows));
-}
-
-export function milliseconds(ms) {
-  if (ms >= 10_000) return `${(ms / 1000).toFixed(1)} s`;
-  if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
-  return `${ms >= 100 ? Math.round(ms) : ms.toFixed(ms >= 10 ? 1 : 2)} ms`;
 }

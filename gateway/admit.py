@@ -12,7 +12,7 @@ from gateway.budgets import over_soft, with_budgets
 from gateway.call import Call, Principal
 from gateway.charges import charge, worst
 from gateway.counting import prompt_bound
-from gateway.errors import GatewayError, QuotaExhausted, RateLimited, Unavailable
+from gateway.errors import ClientGone, GatewayError, QuotaExhausted, RateLimited, Unavailable
 from gateway.limits import (
     NOTHING,
     Amounts,
@@ -46,20 +46,30 @@ class Admitted:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """An upstream's failure leaves as what the client hears of it."""
         call, state = self._call, self._state
+        call.mark("answer")
         answer = as_answer(error) if isinstance(error, UpstreamError) else error
-        if answer is None:
-            call.outcome = "ok"
-        elif isinstance(answer, GatewayError):
-            call.outcome = answer.code or answer.type
-        elif call.outcome == "running":
-            call.outcome = "cancelled"
+        _conclude(call, answer)
         cost = charge(call)
         state.ledger.settle(self._row, call, cost)
+        call.mark("settle")
         state.metrics.observe(call, cost)
+        state.traces.take(call, self._row.id)
         used = Amounts(tokens=call.usage.prompt + call.usage.completion, cost=cost)
         await state.admission.settle(self._grant, used)
         if answer is not None and answer is not error:
             raise answer from error
+
+
+def _conclude(call: Call, answer: BaseException | None) -> None:
+    """What a call ended in; why one was cancelled is known to who cancelled it."""
+    if answer is None:
+        call.outcome, call.status = "ok", 200
+    elif isinstance(answer, GatewayError):
+        call.outcome, call.status = answer.code or answer.type, answer.status
+    elif isinstance(answer, Exception):
+        call.outcome, call.status = "internal_error", GatewayError.status
+    elif call.outcome == "running":
+        call.outcome, call.status = "cancelled", ClientGone.status
 
 
 async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:

@@ -32,11 +32,14 @@ async def serve(call: Call, setup: Setup, state: State, produce: Produce) -> Ser
             knowledge=await knowledge(call, setup, state),
         )
         sampling = {**(prompt.front.sampling if prompt else {}), **release.sampling}
-        policy = Policy(release.cache.ttl_s, release.cache.sampled, release.cache.threshold)
+        kept = release.cache
+        threshold = kept.threshold if kept.semantic else None
+        policy = Policy(kept.ttl_s, kept.sampled, threshold)
         header = call.headers.get("cache-control", "")
         question = ask(scope, call.body, sampling, policy, header)
     served = await state.answers.serve(question, produce, call.attempts, _embed(state))
     call.reply_headers += served.headers
+    call.cache, call.similarity = served.status, served.similarity
     return served
 
 

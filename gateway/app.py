@@ -19,7 +19,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, chat, config_file, releases, responses
+from gateway import admin, chat, config_file, releases, responses, web
 from gateway.auth import require
 from gateway.call import Route
 from gateway.config import Server
@@ -39,7 +39,8 @@ from gateway.reply import Exchange, read_body
 from gateway.request import read_call
 from gateway.retrieval import api as retrieval
 from gateway.state import State
-from gateway.trace import request_id
+from gateway.trace import join, request_id
+from gateway.tracing import api as tracing
 
 log = logging.getLogger("glassgate")
 
@@ -71,6 +72,8 @@ class Model:
             raise RateLimited("too many requests at once", headers=(("retry-after", "1"),))
         raw = await read_body(scope, receive, server)
         call = read_call(self.route, scope["request_id"], raw, scope["fields"], scope["principal"])
+        call.trace = join(scope["fields"].get("traceparent", ""), state.setup.config.traces.sample)
+        call.reply_headers.append(("traceresponse", call.trace.header))
         scope["call"] = call
         exchange = Exchange(call, scope, receive, send)
         state.exchanges.add(exchange)
@@ -127,12 +130,14 @@ DOORS = (
     Door("POST", "/v1/embeddings", "embeddings", Model("embeddings")),
     Door("GET", "/v1/models", "infer", list_models),
     Door("GET", "/v1/models/{name:path}", "infer", show_model),
+    Door("GET", "/v1/traces/{name:path}", "infer", tracing.show),
     Door("GET", "/health/live", "open", live),
     Door("GET", "/health/ready", "open", ready),
     Door("GET", "/metrics", "metrics", metrics),
     Door("GET", "/admin/config", "admin", show_config),
     *(Door(method, path, "files", endpoint) for method, path, endpoint in retrieval.ROUTES),
     *(Door(method, path, "admin", endpoint) for method, path, endpoint in admin.ROUTES),
+    *(Door(*route) for route in web.ROUTES),
 )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from gateway.trace import Place, join
+
 if TYPE_CHECKING:
     from gateway.prompt_file import Prompt
     from gateway.retrieval.citations import Verdict
@@ -83,9 +85,18 @@ class Call:
     attempts: "list[Attempt]" = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     verdicts: "list[Verdict]" = field(default_factory=list)  # of the answer's citations
+    cache: str = ""  # hit, semantic, miss or bypass; "" before the cache was asked
+    similarity: float | None = None  # of a semantic hit
     finish: str = ""  # finish_reason, as the upstream gave it
     outcome: str = "running"  # ok, client_gone, or the code of the error
+    status: int = 0  # what the outcome is as a status of HTTP; known at the end
+    trace: Place = field(default_factory=lambda: join("", 0.0))
     started: float = field(default_factory=time.monotonic)
+    marks: list[tuple[str, float]] = field(default_factory=list)  # ends of stages, in order
+
+    def mark(self, stage: str) -> None:
+        """The stage is over; it began when the one before it was."""
+        self.marks.append((stage, time.monotonic()))
 
     @property
     def target(self) -> "Target | None":

@@ -25,8 +25,11 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
     setup = state.setup
     await releases.pick(call, setup, state.mirror)
     prompts.pick(call, setup, state.mirror)
+    call.mark("release")
     async with Admitted(call, setup, state):
+        call.mark("admit")
         served = await answers.serve(call, setup, state, partial(produce, call, setup, state))
+        call.mark("cache")
         relay = Relay(call, served)
         async with aclosing(served.frames) as pieces:
             async for frames in pieces:

@@ -45,6 +45,7 @@ async def retrieve(call: Call, setup: Setup, state: State) -> None:
     call.context = await augment.retrieve(
         question, index, release.context_budget, state.searcher, count, reranker
     )
+    call.mark("retrieve")
     call.reply_headers.append(("x-glassgate-context", call.context.header))
     if call.context.policy == "refuse":
         raise NothingRelevant("no document has anything relevant to the question")

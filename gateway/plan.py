@@ -20,7 +20,6 @@ from gateway.local import LocalModel
 from gateway.routing.attempts import Plan
 from gateway.routing.failures import CLIENT_STATUSES
 from gateway.setup import Setup
-from gateway.trace import traceparent
 from gateway.upstream import Target, UpstreamError
 
 PATHS = {
@@ -29,6 +28,7 @@ PATHS = {
     "completions": "/completions",
     "embeddings": "/embeddings",
 }
+MAX_TRACESTATE = 512  # characters, which is what everybody has to pass on
 
 
 def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
@@ -42,7 +42,7 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
         body=upstream_body(call, release),
         headers={
             "x-request-id": call.id,
-            "traceparent": traceparent(call.headers.get("traceparent", "")),
+            **trace_headers(call),
         },
         is_streamed=call.stream,
         num_choices=call.num_choices,
@@ -69,6 +69,14 @@ def _standing(names: tuple[str, ...], setup: Setup, local: LocalModel | None) ->
     return standing
 
 
+def trace_headers(call: Call) -> dict[str, str]:
+    """The upstream's spans are below this request's; what vendors say of a trace goes on (W3C)."""
+    headers = {"traceparent": call.trace.header}
+    if call.trace.parent_id and (said := call.headers.get("tracestate", "")):
+        headers["tracestate"] = said[:MAX_TRACESTATE]
+    return headers
+
+
 def upstream_body(call: Call, release: Release) -> dict[str, Any]:
     """The client's fields over the release's defaults, and these over its prompt's.
 
@@ -83,7 +91,7 @@ def upstream_body(call: Call, release: Release) -> dict[str, Any]:
     if call.route != "completions":
         body.pop("prompt", None)
     body.pop("cache", None)
-    if call.max_tokens is None and "max_tokens" not in release.sampling:
+    if call.max_tokens is None:
         body["max_tokens"] = release.default_max_tokens
     if call.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

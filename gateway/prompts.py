@@ -89,6 +89,7 @@ async def render(call: Call, setup: Setup, renderer: Renderer) -> None:
         text = f"the prompt {call.prompt.name} cannot be rendered: {error}"
         raise BadRequest(text, param="prompt", code=code) from error
     call.bound_tokens = sent
+    call.mark("render")
 
 
 def compose(prompt: Prompt, given: Given, renderer: Renderer) -> list[Message]:

@@ -49,7 +49,7 @@ class Exchange:
         """End the request for this reason: settled as it is, told to the client if there is one."""
         if self.reason is None and self._task is not None:
             self.reason = reason
-            self.call.outcome = reason.code or reason.type
+            self.call.outcome, self.call.status = reason.code or reason.type, reason.status
             self._task.cancel()
 
     async def answer(self, chunks: AsyncGenerator[bytes]) -> None:

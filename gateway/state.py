@@ -18,6 +18,7 @@ from gateway.ledger import Ledger
 from gateway.limits import Admission, Limiter, MemoryLimiter
 from gateway.local import LocalError, LocalModel
 from gateway.metrics import Load, Metrics
+from gateway.money import NANO
 from gateway.reply import Exchange
 from gateway.retrieval.embedder import make_embedder
 from gateway.retrieval.index import Searcher
@@ -27,6 +28,7 @@ from gateway.setup import Setup, make_setup
 from gateway.store import Store
 from gateway.store.mirror import Mirror
 from gateway.store.seeds import config_keys, plant
+from gateway.tracing.recorder import Recorder
 from gateway.upstream import Client
 from model.protocol.templates import Renderer
 
@@ -40,6 +42,8 @@ FIXED = (
     "keys",
     "breaker",
     "answer_cache",
+    "metrics",
+    "traces",
 )  # sections that need a restart
 WATCH_S = 0.5
 POLL_S = 0.02
@@ -71,6 +75,7 @@ class State:
         self.ingester = Ingester(self.searcher, self.metrics)
         self.renderer = Renderer()
         self.answers = make_answers(setup.config)
+        self.traces = Recorder(store, setup.config.traces)
         self.local = local
         self.exchanges: set[Exchange] = set()
         self._watch_parts()
@@ -92,6 +97,7 @@ class State:
         metrics.cache_bytes.set_function(lambda: answers.num_bytes)
         metrics.cache_evictions.set_function(lambda: answers.num_evicted)
         metrics.cache_saved_tokens.set_function(lambda: answers.saved_tokens)
+        metrics.cache_saved_cost.set_function(lambda: answers.saved_cost / NANO)
         for status in get_args(Status):
             look_ups = metrics.cache_look_ups.labels(status)
             look_ups.set_function(partial(answers.counts.__getitem__, status))
@@ -177,6 +183,7 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
         state.mirror.run(),
         ledger.run(),
         state.ingester.run(),
+        state.traces.run(),
         bring_corpora(state),
     )
     tasks = [asyncio.create_task(it) for it in work]
@@ -194,6 +201,7 @@ async def open_state(loaded: Loaded, local: LocalModel | None = None) -> AsyncIt
         await state.client.close()
         await state.admission.aclose()
         await ledger.close()
+        await state.traces.aclose()
         store.close()
 
 
@@ -218,12 +226,13 @@ async def bring_corpora(state: State) -> None:
 def make_answers(config: Config) -> AnswerCache:
     """In this process alone, or also in the Redis that all gateways share."""
     max_bytes = config.answer_cache.max_bytes
-    if not config.redis.url:
+    url = config.answer_cache.redis_url or config.redis.url
+    if not url:
         return AnswerCache(max_bytes)
     from gateway.answer_redis import RedisAnswers  # an extra: redis-py
     from gateway.redis_link import RedisLink
 
-    link = RedisLink.open(config.redis.url, config.redis.timeout_ms / 1000)
+    link = RedisLink.open(url, config.redis.timeout_ms / 1000)
     return AnswerCache(max_bytes, shared=RedisAnswers(link))
 
 

@@ -1,29 +1,48 @@
 """The names by which one request is found again: its id, and its place in a wider trace.
 
-Ids from outside are taken only in a form that can be logged and sent on as it is.
+Ids from outside are taken only in a form that can be logged and sent on as it is. What is kept of a
+traced request is `tracing`'s.
 """
 
 import random
 import re
 import time
+from typing import NamedTuple
 
 _ID = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}")
-_PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+class Place(NamedTuple):
+    """A request's place in a trace: it is the span `span_id`, below its caller's `parent_id`."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str  # "" where the trace begins here
+    is_sampled: bool
+
+    @property
+    def header(self) -> str:
+        """The `traceparent` of whom we ask, and the `traceresponse` of who asked us (W3C)."""
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.is_sampled else '00'}"
+
+
+def join(traceparent: str, sample: float) -> Place:
+    """The caller's trace goes on, kept if the caller keeps it; else a new one begins, of which the
+    share `sample` is kept."""
+    if match := _PARENT.fullmatch(traceparent):
+        trace_id, parent_id, flags = match.groups()
+        return Place(trace_id, new_id(8), parent_id, bool(int(flags, 16) & 1))
+    return Place(new_id(16), new_id(8), "", random.random() < sample)  # noqa: S311 - no secret
 
 
 def request_id(given: str) -> str:
     """The client's own id where it is a plain word, else a new one that sorts by time."""
     if _ID.fullmatch(given):
         return given
-    return f"req_{time.time_ns() // 1_000_000:012x}{_hex(8)}"
+    return f"req_{time.time_ns() // 1_000_000:012x}{new_id(8)}"
 
 
-def traceparent(given: str) -> str:
-    """The header for the upstream: the caller's trace goes on, or a new one begins (W3C)."""
-    match = _PARENT.fullmatch(given)
-    trace, flags = match.groups() if match else (_hex(16), "01")
-    return f"00-{trace}-{_hex(8)}-{flags}"
-
-
-def _hex(num_bytes: int) -> str:
-    return f"{random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"
+def new_id(num_bytes: int) -> str:
+    """Hexadecimal, and never all zeros, which W3C takes for no id."""
+    return f"{random.getrandbits(8 * num_bytes) or 1:0{2 * num_bytes}x}"

@@ -4,7 +4,7 @@ The order of a request's attempts is `run`; whom to ask is `itinerary`, what a f
 what the client has already `delivery`. A finish_reason earns [DONE]; nothing else does.
 """
 
-import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(msgspec.Struct):
-    """One request to one replica, as it was used. Times in seconds, `started` on the loop's clock.
+    """One request to one replica, as it was used. Times in seconds, `started` monotonic.
 
     `outcome`: "ok", a kind of UpstreamError, or "cancelled"; "running" until then. `num_chunks`
     counts pieces with content, most often a token each; `text_bytes` their text in UTF-8. `status`
@@ -78,10 +78,9 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
     itinerary = Itinerary(plan.targets, plan.larger, plan.retries, pool)
     delivery = Delivery(plan.recovery)
     body = plan.body
-    loop = asyncio.get_running_loop()
     while True:
         lease = await itinerary.next()
-        record = Attempt(lease.target, lease.base_url, loop.time())
+        record = Attempt(lease.target, lease.base_url, time.monotonic())
         attempts.append(record)
         try:
             with lease:
@@ -100,7 +99,7 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
         finally:
             if record.outcome == "running":
                 record.outcome = "cancelled"
-            record.latency = loop.time() - record.started
+            record.latency = time.monotonic() - record.started
 
 
 def _next_body(
@@ -213,7 +212,7 @@ class Reading:
         record = self._record
         for frame in frames:
             if record.ttft is None and frame.kind in ("content", "finish", "body"):
-                record.ttft = asyncio.get_running_loop().time() - record.started
+                record.ttft = time.monotonic() - record.started
                 self._lease.began()
                 self._reply.began()
             record.take(frame)

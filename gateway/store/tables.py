@@ -168,3 +168,14 @@ eval_items = sa.Table(
 
 # One counter for each kind of thing that replicas must notice a change of.
 topics = sa.Table("topics", metadata, *texts("name", key=True), *numbers("version"))
+
+# Traces that were kept: `id` is that of the ledger's row, `data` a `Trace` as JSON.
+traces = sa.Table(
+    "traces",
+    metadata,
+    *texts("id", key=True),
+    *texts("trace_id", "request_id", "key"),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Index("ix_traces_trace_id", "trace_id", "id"),
+    sa.Index("ix_traces_request_id", "request_id", "id"),
+)

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from gateway.errors import Unavailable
 
-HEAD = "0003"
+HEAD = "0004"
 LOCK = 0x676C617373  # PostgreSQL's advisory lock: any number that nobody else uses
 
 

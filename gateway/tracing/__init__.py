@@ -1,0 +1,1 @@
+"""What is kept of a traced request: the stages of its road as spans."""

@@ -88,12 +88,12 @@ def bootstrap(
 
 
 def mcnemar(ours: Numbers, theirs: Numbers) -> float:
-    """The exact p of McNemar's test (1947): of the cases where just one is right, whose are they?"""
+    """The exact p of McNemar's test (1947), on the cases that just one of the two got right."""
     better = sum(a > b for a, b in zip(ours, theirs, strict=True))
     worse = sum(a < b for a, b in zip(ours, theirs, strict=True))
     n, few = better + worse, min(better, worse)
     tail = sum(math.comb(n, k) for k in range(few + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -1,0 +1,164 @@
+"""`glassgate eval`: run an eval against a gateway, and say what came of it."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.commands import CONFIG, opened, showing
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.evals.client import PriceOf
+    from gateway.evals.definition import Eval
+    from gateway.evals.runs import Run
+    from gateway.evals.scores import Column
+    from gateway.store import Store
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.group("eval")
+def evals() -> None:
+    """Judge releases, prompts and models. RUN is an id that `run` printed."""
+
+
+@evals.command("run")
+@click.argument("file", type=FILE)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The gateway.")
+@click.option("--key", envvar="GLASSGATE_KEY", default="", help="Your key, if it wants one.")
+@click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option("--new", "is_new", is_flag=True, help="Do not go on with a run that was broken off.")
+@CONFIG
+def run(file: Path, config: Path | None, **how: Any) -> None:
+    """Put every case of FILE to every target; go on where a killed run ended."""
+    from gateway.config_file import ConfigError, load
+    from gateway.errors import GatewayError
+    from gateway.evals.client import Unanswered
+    from gateway.evals.definition import load as load_eval
+    from gateway.store import Store
+
+    try:
+        it, settings = load_eval(file), load(config).config
+        store = Store.open(settings.store.url)
+        try:
+            asyncio.run(_run(store, it, prices_of(settings), **how))
+        except* Unanswered as group:
+            raise click.ClickException(str(group.exceptions[0])) from group
+        finally:
+            store.close()
+    except (ConfigError, GatewayError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _run(
+    store: "Store", it: "Eval", price_of: "PriceOf", *, url: str, key: str, concurrency: int,
+    is_new: bool,
+) -> None:  # fmt: skip
+    import aiohttp
+
+    from gateway.evals import run as runner
+    from gateway.evals.client import Client
+
+    timeout = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        client = Client(session, url, key, price_of)
+        found = await runner.prepare(store, client, it, is_new)
+        click.echo(f"run {found.id}", err=True)
+        left = len(await runner.places_left(store, found))
+        with click.progressbar(length=left, label=it.name, file=sys.stderr) as bar:
+            num_errors = await runner.carry_out(
+                store, client, found, concurrency, lambda item: bar.update(1)
+            )
+    click.echo(found.id)
+    if num_errors:
+        raise click.ClickException(f"{num_errors} without an answer; run it again to ask them anew")
+
+
+def prices_of(config: "Config") -> "PriceOf":
+    """What the config says that a release costs today."""
+    import datetime
+
+    from gateway import money
+
+    today = datetime.datetime.now(datetime.UTC).date()
+
+    def price_of(release: str, prompt: int, cached: int, completion: int) -> int:
+        known = config.releases.get(release)
+        prices = config.upstreams[known.upstream].prices if known else ()
+        return money.cost(money.price_on(today, prices), prompt, cached, completion)
+
+    return price_of
+
+
+@showing(evals, "list")
+def list_evals(connection: Any, config: Any) -> Sequence[dict[str, Any]]:
+    """All runs, the youngest first."""
+    from gateway.evals.runs import list_runs
+    from gateway.store.shown import moment
+
+    return [
+        {**it, "created_at": moment(it["created_at"]), "finished_at": moment(it["finished_at"])}
+        for it in list_runs(connection)
+    ]
+
+
+@showing(evals, "compare", click.argument("before"), click.argument("after", required=False))
+def compare_runs(
+    connection: Any, config: Any, before: str, after: str | None
+) -> Sequence[dict[str, Any]]:
+    """Is AFTER better than BEFORE, worse, or can one not tell? Each is RUN or RUN/TARGET; one RUN
+    alone means the two targets that its eval compares. Cases that changed between are left out."""
+    from gateway.evals.compare import compare
+    from gateway.evals.report import HEAD, row
+
+    old, asked = _column(connection, before, "baseline")
+    new, other = _column(connection, after or before, "candidate")
+    theirs = {case.id: case for case in other.eval.cases}
+    same = [case for case in asked.eval.cases if theirs.get(case.id) == case]
+    verdicts = compare(old, new, same, asked.eval.comparison)
+    return [dict(zip(HEAD, row(it), strict=True)) for it in verdicts]
+
+
+def _column(connection: Any, name: str, role: str) -> "tuple[Column, Run]":
+    """The column that a RUN/TARGET means; without a target the only one, or the comparison's."""
+    from gateway.evals.runs import read_items, read_run
+    from gateway.evals.scores import columns
+
+    run, _, target = name.partition("/")
+    found = read_run(connection, run)
+    kept = columns(found, read_items(connection, run))
+    target = target or getattr(found.eval.comparison, role)
+    if not target and len(kept) == 1:
+        target = next(iter(kept))
+    if target not in kept:
+        raise click.ClickException(f"say which target: {', '.join(f'{run}/{it}' for it in kept)}")
+    return kept[target], found
+
+
+@showing(evals, "spread", click.argument("name", metavar="RUN"))
+def show_spread(connection: Any, config: Any, name: str) -> Sequence[dict[str, Any]]:
+    """How much the formats of a task matter, and what the best of them is worth on other cases."""
+    from gateway.evals.compare import spreads
+    from gateway.evals.runs import read_items, read_run
+
+    return spreads(read_run(connection, name), read_items(connection, name))
+
+
+@evals.command("report")
+@click.argument("name", metavar="RUN")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to. [default: RUN.html]")
+@CONFIG
+def report(name: str, out: Path | None, config: Path | None) -> None:
+    """Write RUN as one HTML page."""
+    from gateway.evals.report import page
+    from gateway.evals.runs import read_items, read_run
+
+    with opened(config, write=False) as (connection, _):
+        text = page(read_run(connection, name), read_items(connection, name))
+    out = out or Path(f"{name}.html")
+    out.write_text(text, encoding="utf-8")
+    click.echo(str(out))

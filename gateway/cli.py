@@ -13,6 +13,7 @@ import click
 
 from gateway import logs
 from gateway.commands.doctor import doctor
+from gateway.commands.evals import evals
 from gateway.commands.ingest import ingest
 from gateway.commands.keys import keys, teams
 from gateway.commands.prompts import prompts
@@ -176,6 +177,7 @@ for _command in (
     budgets,
     trace,
     ingest,
+    evals,
     doctor,
     store,
 ):

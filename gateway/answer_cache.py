@@ -17,7 +17,8 @@ from cachetools import LRUCache
 
 from gateway.answer_flight import Flight, Pieces, Produce
 from gateway.answer_forms import Entry
-from gateway.answer_key import Question
+from gateway.answer_key import Question, is_reworded
+from gateway.charges import cost_of, read_usage
 from gateway.errors import GatewayError
 from gateway.routing.attempts import Attempt
 
@@ -76,7 +77,7 @@ class Kept(LRUCache[str, Entry]):
 
 
 class AnswerCache:
-    """`counts` of statuses, `saved_tokens`, `num_bytes`, `num_evicted` are for the metrics."""
+    """`counts` of statuses, what was `saved_…` and the `num_…` are for the metrics."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class AnswerCache:
     ) -> None:
         self.counts: Counter[Status] = Counter()
         self.saved_tokens = 0
+        self.saved_cost = 0  # nano-dollars
         self._kept = Kept(max_bytes, getsizeof=lambda entry: entry.size)
         self._max_entry = max_bytes // LARGEST
         self._shared = shared
@@ -120,6 +122,7 @@ class AnswerCache:
         self.counts[served.status] += 1
         if served.entry and served.entry.usage:
             self.saved_tokens += served.entry.usage.get("total_tokens") or 0
+            self.saved_cost += served.entry.cost
         return served
 
     async def aclose(self) -> None:
@@ -198,7 +201,7 @@ class AnswerCache:
             if entry is not None:
                 self._kept[question.key] = entry
                 if vector is not None:
-                    self._similar.add(question.partition, question.key, vector)
+                    self._similar.add(question.partition, question.key, question.text, vector)
         finally:
             if self._flights.get(name) is flight:
                 del self._flights[name]
@@ -212,12 +215,15 @@ class AnswerCache:
         if flight.error or not frames or frames[-1].kind not in ENDS or not finishes <= COMPLETE:
             return None
         usages = [frame.usage for frame in frames if frame.usage is not None]
+        usage = usages[-1] if usages else None
+        target = flight.attempts[-1].target if flight.attempts else None
         entry = Entry(
             data=[frame.data for frame in frames if frame.kind != "done"],
             is_stream=frames[-1].kind == "done",
             stored=self._clock(),
-            model=flight.attempts[-1].target.model if flight.attempts else "",
-            usage=usages[-1] if usages else None,
+            model=target.model if target else "",
+            usage=usage,
+            cost=cost_of(target, read_usage(usage)) if target and usage else 0,
         )
         return entry if entry.size <= self._max_entry else None
 
@@ -239,14 +245,15 @@ class AnswerCache:
     def _find_similar(self, question: Question, vector: "Vector") -> tuple[Entry, float] | None:
         threshold = question.policy.threshold
         while near := self._similar.nearest(question.partition, vector):
-            key, similarity = near
-            if threshold is None or similarity < threshold:
+            if threshold is None or near.similarity < threshold:
                 return None
-            kept = self._kept.get(key)
+            if not is_reworded(question.text, near.text):
+                return None
+            kept = self._kept.get(near.key)
             if kept is not None:
                 entry = self._fresh(question, kept)
-                return (entry, similarity) if entry else None
-            self._similar.forget(question.partition, key)
+                return (entry, near.similarity) if entry else None
+            self._similar.forget(question.partition, near.key)
         return None
 
     @property

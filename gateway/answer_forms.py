@@ -26,6 +26,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     stored: float  # [s since the epoch]
     model: str  # who served it
     usage: dict[str, Any] | None
+    cost: int = 0  # nano-dollars, when it was made
 
     @property
     def size(self) -> int:

@@ -18,7 +18,12 @@ from model.protocol.errors import InvalidRequest
 from model.protocol.shapes import read_shape
 
 IGNORED = ("user", "stream", "stream_options", "metadata", "cache")
+MAX_TEXT = 500  # characters; of longer texts an embedder reads the beginning
 _MAX_AGE = re.compile(r"max-age=\"?(\d{1,9})\"?")
+
+
+_WORD = re.compile(r"[^\W\u0250-\U0010ffff]+|\w")  # what has no Latin letters: by character
+_TELLING = re.compile(r"\d[\d.,:]*|\b(?:not?|nor|none|never|without|cannot)\b|n['’]t\b")
 
 
 class Scope(msgspec.Struct, frozen=True, array_like=True):
@@ -47,8 +52,8 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What a release allows. `threshold`: cosine from which another question is taken for the same;
-    None: never."""
+    """What a release allows. `threshold`: cosine from which a question may be another one in other
+    words; None: none ever is."""
 
     ttl_s: float
     sampled: bool = False  # keep answers of a temperature without a seed
@@ -60,7 +65,7 @@ class Question(msgspec.Struct, frozen=True):
     is_stream: bool
     policy: Policy
     controls: Controls = Controls()
-    partition: str = ""  # equal for requests that differ in the last user text alone
+    partition: str = ""  # equal for requests that differ in the last user text's words alone
     text: str = ""  # that text; empty: never compared by meaning
 
 
@@ -80,14 +85,27 @@ def ask(
         return None
     is_compared = policy.threshold is not None and scope.route in ("chat", "responses")
     rest, text = _without_last_text(asked) if is_compared else (asked, "")
+    if len(text) > MAX_TEXT:
+        text = ""
     return Question(
         key=_digest(scope, asked),
         is_stream=body.get("stream") is True,
         policy=policy,
         controls=controls,
-        partition=_digest(scope, rest) if text else "",
+        partition=_digest(scope, rest, *_telling(text)) if text else "",
         text=text,
     )
+
+
+def is_reworded(text: str, other: str) -> bool:
+    """May two texts with near vectors ask the same?
+
+    Vectors see what two texts share, and hardly that one says "soft" where the other says "hard".
+    So either all words are the same, or most of them are not: then what is near is the meaning.
+    """
+    words, others = (_WORD.findall(it.lower()) for it in (text, other))
+    shared, all_words = set(words) & set(others), set(words) | set(others)
+    return words == others or 2 * len(shared) < len(all_words)
 
 
 def read_controls(fields: Any, header: str) -> Controls:
@@ -112,8 +130,13 @@ def _is_fixed(body: Mapping[str, Any]) -> bool:
     return body.get("temperature") == 0 or body.get("seed") is not None
 
 
-def _digest(scope: Scope, body: Mapping[str, Any]) -> str:
-    text = msgspec.json.encode((scope, body), order="deterministic")
+def _telling(text: str) -> list[str]:
+    """Its numbers and denials, which vectors hardly see: no two texts that differ in them meet."""
+    return sorted(set(_TELLING.findall(text.lower())))
+
+
+def _digest(scope: Scope, body: Mapping[str, Any], *more: str) -> str:
+    text = msgspec.json.encode((scope, body, more), order="deterministic")
     return hashlib.sha256(text).hexdigest()
 
 
@@ -125,6 +148,7 @@ def _without_last_text(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]
             return {**body, field: None}, turns
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
             last = turns[-1]
-            if last.get("role") == "user" and isinstance(last.get("content"), str):
-                return {**body, field: [*turns[:-1], {**last, "content": None}]}, last["content"]
+            text = last.get("content")
+            if last.get("role") == "user" and isinstance(text, str):
+                return {**body, field: [*turns[:-1], {**last, "content": None}]}, text
     return body, ""

@@ -5,6 +5,7 @@ are hard walls: nothing in one is ever compared with anything in another.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +13,34 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float32]
 
 
+class Near(NamedTuple):
+    key: str
+    text: str
+    similarity: float  # cosine
+
+
 class Partition:
     """Unit vectors [n, D] by key, in a ring of at most `bound`."""
 
     def __init__(self, width: int, bound: int) -> None:
         self.keys: list[str] = []
+        self._texts: list[str] = []
         self._places: dict[str, int] = {}
         self._rows = np.empty((min(8, bound), width), np.float32)
         self._bound = bound
         self._oldest = 0
 
-    def add(self, key: str, vector: Vector) -> None:
+    def add(self, key: str, text: str, vector: Vector) -> None:
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = self._free_place(key)
+        self._texts[place] = text
         self._rows[place] = vector
 
-    def nearest(self, vector: Vector) -> tuple[str, float]:
+    def nearest(self, vector: Vector) -> Near:
         similar = self._rows[: len(self.keys)] @ vector
         best = int(similar.argmax())
-        return self.keys[best], float(similar[best])
+        return Near(self.keys[best], self._texts[best], float(similar[best]))
 
     def forget(self, key: str) -> None:
         self._rows[self._places[key]] = 0  # near to nothing; its place is used again in its turn
@@ -42,6 +51,7 @@ class Partition:
                 size = min(2 * len(self._rows), self._bound)
                 self._rows = np.resize(self._rows, (size, self._rows.shape[1]))
             self.keys.append(key)
+            self._texts.append("")
             return len(self.keys) - 1
         place, self._oldest = self._oldest, (self._oldest + 1) % self._bound
         del self._places[self.keys[place]]
@@ -60,20 +70,19 @@ class Vectors:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, partition: str, key: str, vector: Vector) -> None:
+    def add(self, partition: str, key: str, text: str, vector: Vector) -> None:
         found = self._partitions.get(partition)
         if found is None:
             found = self._partitions[partition] = Partition(len(vector), self._bound)
         before = len(found.keys)
-        found.add(key, vector)
+        found.add(key, text, vector)
         self._size += len(found.keys) - before
         self._partitions.move_to_end(partition)
         while self._size > self._bound:
             _, oldest = self._partitions.popitem(last=False)
             self._size -= len(oldest.keys)
 
-    def nearest(self, partition: str, vector: Vector) -> tuple[str, float] | None:
-        """Key and cosine of the nearest question."""
+    def nearest(self, partition: str, vector: Vector) -> Near | None:
         found = self._partitions.get(partition)
         if found is None:
             return None

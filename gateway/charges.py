@@ -18,20 +18,22 @@ from gateway.upstream import Target
 
 def worst(targets: Iterable[Target], prompt: int, completion: int) -> int:
     """Nano-dollars: the dearest of the targets, once."""
+    return max(cost_of(it, Usage(prompt, 0, completion)) for it in targets)
+
+
+def cost_of(target: Target, used: Usage) -> int:
+    """Nano-dollars, at today's price."""
     today = datetime.datetime.now(datetime.UTC).date()
-    return max(
-        money.cost(money.price_on(today, it.prices), prompt, 0, completion) for it in targets
-    )
+    price = money.price_on(today, target.prices)
+    return money.cost(price, used.prompt, used.cached, used.completion)
 
 
 def charge(call: Call) -> int:
     """Write the usage of all attempts into `call`; the nano-dollars they cost."""
-    today = datetime.datetime.now(datetime.UTC).date()
     total = 0
     for attempt in call.attempts:
         used = _used(call, attempt)
-        price = money.price_on(today, attempt.target.prices)
-        total += money.cost(price, used.prompt, used.cached, used.completion)
+        total += cost_of(attempt.target, used)
         if used.prompt or used.completion:
             call.usage = _sum(call.usage, used)
     return total

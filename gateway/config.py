@@ -17,6 +17,11 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
+NO_SAMPLING = frozenset(
+    {"model", "messages", "prompt", "stream", "n", "max_tokens", "max_completion_tokens"}
+)
+
+
 class Secret:
     """A value that may be sent but never shown: it prints as stars and needs `reveal`."""
 
@@ -124,11 +129,13 @@ class Cache(Section):
 
     ttl_s: float = 600.0  # 0: nothing is kept
     sampled: bool = False  # also answers of a temperature without a seed
-    threshold: float | None = None  # cosine from which another question is taken for the same
+    semantic: bool = False  # also of the same question in other words
+    threshold: float = 0.92  # the cosine that takes: false in 1 of 100 at most (make bench-cache)
 
 
 class AnswerCache(Section):
     max_bytes: int = 64 << 20  # in memory; Redis, where there is one, has its own bound
+    redis_url: str = ""  # one that may evict, as the limits' must not; none: the same as theirs
 
 
 class Release(Section):
@@ -138,7 +145,7 @@ class Release(Section):
     upstream: str
     prompt: str = ""
     index: str = ""
-    sampling: dict[str, Any] = {}  # defaults for what the client leaves out
+    sampling: dict[str, Any] = {}  # defaults for what the client leaves out, but NO_SAMPLING
     context_budget: int = 0  # tokens of retrieved passages
     default_max_tokens: int = 512
     cache: Cache = Cache()

@@ -14,7 +14,16 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from gateway.config import Config, Family, Prompts, Secret, Section, Upstream, served_name
+from gateway.config import (
+    NO_SAMPLING,
+    Config,
+    Family,
+    Prompts,
+    Secret,
+    Section,
+    Upstream,
+    served_name,
+)
 
 DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
 VARIABLES = {
@@ -22,7 +31,8 @@ VARIABLES = {
     "GLASSGATE_PORT": "server.port",
     "GLASSGATE_MODEL_PORT": "local.port",
     "GLASSGATE_THREADS": "local.threads",
-    "GLASSGATE_STORE_URL": "store.url",  # these two hold passwords, which have no place in a file
+    "GLASSGATE_STORE_URL": "store.url",  # these hold passwords, which have no place in a file
+    "GLASSGATE_CACHE_REDIS_URL": "answer_cache.redis_url",
     "GLASSGATE_REDIS_URL": "redis.url",
 }
 _PASSWORD = re.compile(r"(?<=://)[^/@]*(?=@)")
@@ -129,6 +139,9 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield from _in_upstream(config, f"upstreams.{name}", upstream)
     for name, family in config.families.items():
         yield from _in_family(config, name, family)
+    for name, release in config.releases.items():
+        for field in NO_SAMPLING & release.sampling.keys():
+            yield f"releases.{name}.sampling.{field}", "is no sampling (see default_max_tokens)"
     for name, key in config.keys.items():
         if bool(key.sha256) == bool(key.env):
             yield f"keys.{name}", "needs either sha256 or env"

@@ -26,6 +26,7 @@ import yaml
 from jinja2 import nodes
 from msgspec import Meta
 
+from gateway.config import NO_SAMPLING
 from gateway.config_file import ConfigError
 from gateway.errors import BadRequest
 from gateway.prompt_inputs import defaults, shape_of
@@ -35,7 +36,6 @@ from model.protocol.shapes import explain
 CUT = "cut_"  # the variable that begins a piece of the rendered text; its value is a secret
 TURNS = ("messages", "history", "examples")
 GIVEN = frozenset({*TURNS, "question", "context", "output"})  # what every template may use
-OWNED = frozenset({"model", "messages", "prompt", "stream", "n", "max_tokens"})  # no sampling
 SUFFIXES = (".md", ".prompty")
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -133,7 +133,7 @@ def parse(text: str) -> Prompt:
         front = msgspec.convert(yaml.safe_load(head[1]), Front)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(str(error)) from error
-    if owned := OWNED & front.sampling.keys():
+    if owned := NO_SAMPLING & front.sampling.keys():
         raise ConfigError(f"sampling.{min(owned)}: is not for a prompt to say")
     source = _in_pieces(text[head.end() :])
     return Prompt(

@@ -37,6 +37,28 @@ def paired_interval(
     return float(low), float(high)
 
 
+def exact_interval(count: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Clopper & Pearson 1934): it holds for small counts, too."""
+
+    def at_most(most: int, share: float) -> float:
+        odds = math.log(share) - math.log1p(-share)
+        ways = (math.lgamma(of + 1) - math.lgamma(n + 1) - math.lgamma(of - n + 1) + n * odds
+                for n in range(most + 1))  # fmt: skip
+        return sum(math.exp(it + of * math.log1p(-share)) for it in ways)
+
+    def share_with(most: int, chance: float) -> float:
+        low, high = 0.0, 1.0
+        while high - low > 1e-9:
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_most(most, middle) > chance else (low, middle)
+        return low
+
+    return (
+        share_with(count - 1, 0.975) if count else 0.0,
+        share_with(count, 0.025) if count < of else 1.0,
+    )
+
+
 def area_under(positive: Sequence[float], negative: Sequence[float]) -> float:
     """The chance that a positive scores above a negative: 0.5 tells nothing, 1 all."""
     above = np.subtract.outer(np.asarray(positive), np.asarray(negative))

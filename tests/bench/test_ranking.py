@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from tests.bench.ranking import area_under, ndcg, paired_interval, recall, reciprocal_rank
+from tests.bench.ranking import (
+    area_under,
+    exact_interval,
+    ndcg,
+    paired_interval,
+    recall,
+    reciprocal_rank,
+)
 
 
 def test_ndcg_by_hand() -> None:
@@ -35,3 +42,16 @@ def test_area_by_hand() -> None:
     assert area_under([2, 3], [0, 1]) == 1.0
     assert area_under([1], [1]) == 0.5
     assert area_under([0, 2], [1]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"),
+    [  # as R's binom.test has them
+        (0, 450, 0.0, 0.008164),
+        (1, 10, 0.002529, 0.445016),
+        (5, 10, 0.187086, 0.812914),
+        (10, 10, 0.691503, 1.0),
+    ],
+)
+def test_exact_interval(count: int, of: int, low: float, high: float) -> None:
+    assert exact_interval(count, of) == pytest.approx((low, high), abs=2e-6)

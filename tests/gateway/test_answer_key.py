@@ -8,7 +8,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.answer_key import IGNORED, Controls, Policy, Question, Scope, ask, read_controls
+from gateway.answer_key import (
+    IGNORED,
+    MAX_TEXT,
+    Controls,
+    Policy,
+    Question,
+    Scope,
+    ask,
+    is_reworded,
+    read_controls,
+)
 from gateway.errors import BadRequest
 
 SCOPE = Scope("chat", "f1", "team:a", "greet@1", "docs@3#7")
@@ -109,6 +119,44 @@ def test_only_the_last_user_text_is_outside_the_partition() -> None:
     assert semantic(messages=turns("be rude", "hi"), top_p=1).partition != base.partition
     assert semantic(messages=turns("be kind", "hi"), top_p=0.5).partition != base.partition
     assert base.partition != base.key
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "is_same"),
+    [
+        ("Add 15% of 80", "add 80 to 15%", True),
+        ("Add 15% of 80", "add 16% of 80", False),
+        ("May I go?", "Mayn't I go?", False),
+        ("May I go?", "May I not go?", False),
+        ("a node", "a knot", True),
+    ],
+)
+def test_numbers_and_denials_are_walls(text: str, other: str, is_same: bool) -> None:
+    one, two = (semantic(input=it) for it in (text, other))
+    assert (one.partition == two.partition) is is_same
+
+
+def test_long_texts_are_not_compared_by_meaning() -> None:
+    assert semantic(input="x" * MAX_TEXT).partition
+    longer = semantic(input="x" * (MAX_TEXT + 1))
+    assert (longer.partition, longer.text) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "may_be"),
+    [
+        ("What is the capital of Peru?", "what is the capital of peru", True),
+        ("What is the capital of Peru?", "What is the capital of Chad?", False),
+        ("What is the capital of Peru?", "Name the Peruvian capital city", True),
+        ("How is a string turned into a number?", "How is a number turned into a string?", False),
+        ("秘鲁的首都是哪里", "乍得的首都是哪里", False),
+        ("", "", True),
+    ],
+)
+def test_near_texts_that_share_most_words_differ_by_the_others(
+    text: str, other: str, may_be: bool
+) -> None:
+    assert is_reworded(text, other) is is_reworded(other, text) is may_be
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_only_a_release_may_say_less_than_zero() -> None:
+    with pytest.raises(ConfigError, match=r"releases\.town-1\.sampling\.max_tokens"):
+        parse(town("releases", "town-1", sampling={"max_tokens": 9000}))
     sampling = {"presence_penalty": -1.0}
     config = parse(town("releases", "town-1", sampling=sampling))
     assert config.releases["town-1"].sampling == sampling

@@ -43,13 +43,13 @@ function filesOf(notes) {
 export function addPassages(place, headers, notes, question) {
   const context = contextOf(headers);
   if (!context) return;
-  if (context.isMissing) return place.append(make("h3", {}, "Sources"), make("p.note", {}, NOT_YET));
+  if (context.isMissing) return place.append(make("h2", {}, "Sources"), make("p.note", {}, NOT_YET));
   const files = filesOf(notes);
   const cited = files.length
     ? make("ol.sources", {}, ...files.map((file, number) => sourceOf(file, number, context)))
     : make("p.note", {}, "No sentence of the answer could be traced to a passage.");
   const heard = `The model read ${counted(context.given, "passage")}, ${counted(context.tokens, "token")}.`;
-  place.append(make("h3", {}, "Sources"), make("p.note", {}, heard), cited);
+  place.append(make("h2", {}, "Sources"), make("p.note", {}, heard), cited);
   if (context.found) place.append(readButton(place, context, files, question));
 }
 

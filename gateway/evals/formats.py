@@ -18,9 +18,9 @@ from gateway.evals.statistics import Estimate, mean_of
 
 SEPARATORS = (": ", " - ", " = ", ":\n", " >> ")
 JOINERS = ("\n", "\n\n", " | ", "; ")
-Casing = Literal["as is", "lower", "upper"]
+Casing = Literal["title", "lower", "upper"]
 Placing = Literal["system", "user", "user, last"]
-CASINGS: tuple[Casing, ...] = ("as is", "lower", "upper")
+CASINGS: tuple[Casing, ...] = ("title", "lower", "upper")
 PLACINGS: tuple[Placing, ...] = ("system", "user", "user, last")
 
 
@@ -90,7 +90,7 @@ def _lines(task: Task, fields: Mapping[str, Any], it: Format) -> str:
 
 
 def _cased(name: str, casing: Casing) -> str:
-    return name if casing == "as is" else getattr(name, casing)()
+    return {"title": name.title(), "lower": name.lower(), "upper": name.upper()}[casing]
 
 
 class Spread(NamedTuple):

@@ -87,7 +87,7 @@ class Counterfactual(Probe, tag="counterfactual"):
         return 1 - abs(math.tanh((a - b) / 2))
 
 
-class Asking(Grader):
+class Asking(Grader, kw_only=True):
     """Asks another model about the answer."""
 
     model: str
@@ -107,7 +107,7 @@ class Similarity(Asking, tag="similarity"):
         return max(0.0, float((rows[1:] @ rows[0]).max()))
 
 
-class Judge(Asking, tag="judge"):
+class Judge(Asking, tag="judge", kw_only=True):
     """`labels`: a file of `Labelled` lines. A judge who agrees less with them than `min_kappa`
     is shown and not counted."""
 

@@ -85,9 +85,9 @@ def put_item(connection: sa.Connection, run: str, item: Item) -> None:
 
 
 def read_items(connection: sa.Connection, run: str) -> list[Item]:
-    columns = [column for column in items.c if column.name != "run"]
-    query = sa.select(*columns).where(items.c.run == run)
-    return [msgspec.convert(dict(row), Item) for row in connection.execute(query).mappings()]
+    names = Item.__struct_fields__
+    rows = connection.execute(sa.select(*(items.c[it] for it in names)).where(items.c.run == run))
+    return [Item(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def list_runs(connection: sa.Connection) -> list[dict[str, Any]]:

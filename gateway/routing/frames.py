@@ -26,7 +26,7 @@ STATUSES = {
 _BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: dict[str, Any] | None = None  # chat
     text: str | None = None  # completions
@@ -42,13 +42,13 @@ class Choice(msgspec.Struct):
         return any(it for name, it in self.delta.items() if name != "role")
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
 
 
-class Frame(msgspec.Struct, frozen=True):
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """A piece of an answer. `raw` is what to relay: a whole event, or the body of a plain reply.
 
     `kind` is the most telling thing in it; a frame with a finish may carry content and usage too.

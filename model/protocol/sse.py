@@ -8,7 +8,8 @@ An event's data stays bytes: whoever reads it decodes JSON, which checks the UTF
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 DONE = b"data: [DONE]\n\n"
 HEARTBEAT = b": ping\n\n"  # a comment: keeps the connection, is no event
@@ -21,7 +22,7 @@ class EventTooLarge(Exception):
     """A line or an event is longer than the reader's bound."""
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event. `raw` is its canonical frame, ready to be relayed.
 
     For the frames that servers of language models send (`data: …`, blank line, LF only)
@@ -93,12 +94,13 @@ class EventReader:
         yield from self._events(text)
 
     def _events(self, text: bytes) -> Iterator[Event]:
-        start = 0
+        start, has_cr = 0, b"\r" in text
         while start < len(text):
             end = text.find(b"\n", start)
-            if self._is_common(text, start, end):
+            if not (has_cr or self._size) and _is_common(text, start, end):
                 self._check(end - start)
-                yield Event(text[start : end + 2], text[start + 6 : end], id=self._last_id)
+                data = text[start + 6 : end]
+                yield Event(text[start : end + 2], data, "message", self._last_id)
                 start = end + 2
                 continue
             match = _LINE_END.search(text, start)
@@ -115,15 +117,6 @@ class EventReader:
                 yield self._dispatch()
             else:
                 self._clear()
-
-    def _is_common(self, text: bytes, start: int, end: int) -> bool:
-        return (
-            end > 0
-            and not self._size
-            and text.startswith(b"data: ", start)
-            and text[end + 1 : end + 2] == b"\n"
-            and text.find(b"\r", start, end) < 0
-        )
 
     def _check(self, num_bytes: int) -> None:
         if self._size + num_bytes > self.max_bytes:
@@ -150,3 +143,8 @@ class EventReader:
         event = Event(raw, data, self._event, self._last_id, self._retry)
         self._clear()
         return event
+
+
+def _is_common(text: bytes, start: int, end: int) -> bool:
+    """Is the line to `end` an event of its own, `data: …` and a blank line?"""
+    return end > 0 and text.startswith(b"data: ", start) and text.startswith(b"\n", end + 1)

@@ -1,0 +1,53 @@
+"""Locust's users, run by locust itself: first tokens on time, and no failures that are none."""
+
+import asyncio
+import json
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+async def locust(server: Any, user: str, count: int = 1) -> dict[str, dict[str, Any]]:
+    """Locust's statistics by request type, times in milliseconds, of so many requests."""
+    words = ["-f", "loadtests/locustfile.py", "--headless", "--host", server.url]
+    words += ["-u", "1", "-t", "60s", "--json", user]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "locust", *words, stdout=asyncio.subprocess.PIPE
+    )
+    while len(server.spoke) <= count:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0.02)
+    process.terminate()
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return {row["method"]: row for row in json.loads(said)}
+
+
+async def test_a_first_token_does_not_wait_for_the_rest(timed: Callable[..., Any]) -> None:
+    """The rest comes a second later: FastHttp's own lines would be that late."""
+    async with timed(gap_s=1.0, num=2) as server:
+        server.go_on.set()
+        rows = await locust(server, "ChatUser")
+    assert rows["TTFT"]["max_response_time"] < 900 < rows["TPOT"]["min_response_time"]
+    assert rows["POST"]["num_failures"] == 0
+
+
+@pytest.mark.services
+async def test_within_five_milliseconds_of_the_truth(timed: Callable[..., Any]) -> None:
+    async with timed(first_s=0.05, gap_s=0.02, num=10) as server:
+        server.go_on.set()
+        rows = await locust(server, "ChatUser", count=5)
+    for kind, true in (("TTFT", 50), ("TPOT", 20)):
+        counts = Counter({int(ms): n for ms, n in rows[kind]["response_times"].items()})
+        assert true <= statistics.median(counts.elements()) <= true + 5
+
+
+async def test_a_refusal_is_what_a_hostile_user_expects(timed: Callable[..., Any]) -> None:
+    async with timed(num=1, status=400) as server:
+        rows = await locust(server, "HostileUser")
+    assert rows["POST"]["num_requests"] > rows["POST"]["num_failures"] == 0

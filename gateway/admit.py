@@ -86,6 +86,7 @@ async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:
     family = setup.config.families[call.family]
     queue = QueuePolicy(call.family, family.queue, family.queue_s) if family.queue else None
     outcome = await state.admission.reserve(demands, queue)
+    state.metrics.decide(outcome)
     if isinstance(outcome, Refusal):
         raise _refusal(outcome)
     call.reply_headers += rate_headers(outcome)
@@ -107,6 +108,7 @@ async def counted(who: Principal, state: State) -> AsyncIterator[None]:
     """A request that no model answers: it counts and takes a slot. Raises RateLimited."""
     demands = demands_for(_subjects(who, "", state.setup, state.mirror), Amounts())
     outcome = await state.admission.reserve(demands)
+    state.metrics.decide(outcome)
     if isinstance(outcome, Refusal):
         raise _refusal(outcome)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -114,8 +114,11 @@ async def ready(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
+    """In the form that Accept names: OpenMetrics has exemplars, which lead from a bucket to a
+    trace."""
     state: State = request.app.state
-    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    encode, kind = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(state.metrics.registry), media_type=kind)
 
 
 async def show_config(request: Request) -> Response:
@@ -175,20 +178,28 @@ class App:
             self._check_host(scope)
             await self._app(scope, receive, answer)
         except GatewayError as error:
-            self.state.metrics.refuse(error.code or error.type)
+            self._count_refusal(scope, error)
             await _refuse(error, scope, receive, answer)
         except HTTPException as error:
             known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
             where = f"{error.detail}: {scope['method']} {scope['path']}"
-            await _refuse(known(where), scope, receive, answer)
+            self._count_refusal(scope, refusal := known(where))
+            await _refuse(refusal, scope, receive, answer)
         except Exception:
             log.exception("request %s failed", name)
+            self._count_refusal(scope, failed := GatewayError("internal error"))
             if status:
                 raise
-            await _refuse(GatewayError("internal error"), scope, receive, answer)
+            await _refuse(failed, scope, receive, answer)
         finally:
             if scope["path"] not in QUIET:
                 log_request(scope, status or ClientGone.status, time.monotonic() - started)
+
+    def _count_refusal(self, scope: Scope, error: GatewayError) -> None:
+        """Who was let in is counted where it is settled."""
+        call = scope.get("call")
+        if call is None or call.outcome == "running":
+            self.state.metrics.refuse(error.code or error.type, error.status)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """By a look-up where the path is plain: the router tries one pattern after the other."""

@@ -1,15 +1,15 @@
 """What Prometheus may know: numbers that are lost at a restart. What must be kept is `ledger`'s.
 
 Labels come only from closed sets (routes, outcomes, names in the config), so nobody outside can
-make them grow. What every request adds to are plain numbers, told when Prometheus asks; the rest
-are the library's own counters.
+make them grow. What every request adds to is in `tallies`; what the parts count themselves is read
+when Prometheus asks; the rest are the library's own counters.
 """
 
-import time
-from bisect import bisect_left
+import platform
 from collections import Counter as Count
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from importlib.metadata import version
 from typing import get_args
 
 from prometheus_client import (
@@ -19,87 +19,113 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway import semconv
 from gateway.call import Call
-from gateway.money import NANO
+from gateway.limits.rules import Grant, Refusal
 from gateway.routing.balance import State
+from gateway.tallies import Tallies
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of all lines, which nobody reads
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-RELEASE = ("route", "family", "release")
-
+WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 Load = tuple[str, int, Count[State]]  # a target, its attempts under way, its replicas' states
+Family = Callable[..., CounterMetricFamily | GaugeMetricFamily]
 
 
-class Times:
-    """A histogram: how many waits ended in each bucket, and how long all of them were."""
+class Told:
+    """A number that a part keeps itself, or several under one label."""
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
+    def __init__(self, family: Family, name: str, meaning: str, *labels: str) -> None:
+        self._new = partial(family, f"glassgate_{name}", meaning, labels=labels)
+        self._read: dict[tuple[str, ...], Callable[[], float]] = {}
 
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
+    def set_function(self, read: Callable[[], float], *labels: str) -> None:
+        self._read[labels] = read
 
-    def buckets(self) -> Sequence[tuple[str, float]]:
-        bounds = [*map(str, SECONDS), "+Inf"]
-        return list(zip(bounds, accumulate(self.counts), strict=True))
-
-
-class Tally:
-    """All requests of one release on one route."""
-
-    def __init__(self) -> None:
-        self.outcomes: Count[str] = Count()
-        self.seconds = Times()
-        self.first_event = Times()
-        self.tokens = {"prompt": 0, "cached": 0, "completion": 0}
-        self.cost = 0  # nano-dollars
+    def collect(self) -> Iterator[Metric]:
+        family = self._new()
+        for labels, read in self._read.items():
+            family.add_metric(labels, read())
+        yield family
 
 
 class Metrics:
     """One registry per process state, so that tests can have several."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenants: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry()
-        self._tallies: dict[tuple[str, ...], Tally] = {}
-        self._attempts: Count[tuple[str, str]] = Count()
+        self._tallies = Tallies(tenants)
         self.upstreams: Callable[[], Iterable[Load]] = tuple
         self.registry.register(self)
-        self.refused = self._counter("refused", "Requests answered with an error.", "code")
+        self._tell_build()
+        self._make_doors()
+        self._make_stores()
+        self._make_answers()
+
+    def _tell_build(self) -> None:
+        labels = {
+            "version": version("glassgate"),
+            "python": platform.python_version(),
+            "semconv": semconv.VERSION,
+        }
+        build = Gauge(
+            "glassgate_build_info", "What runs here; always 1.", labels, registry=self.registry
+        )
+        build.labels(**labels).set(1)
+
+    def _make_doors(self) -> None:
+        self.refused = self._counter(
+            "refused", "Requests turned away before they were let in.", "code", "status"
+        )
+        self.decisions = self._counter(
+            "limit_decisions",
+            "Of the limits: granted, or why not, and which kind of rule of whom refused.",
+            *("decision", "kind", "subject"),
+        )
+        self._granted = self.decisions.labels("granted", "", "")
         self.soft_budgets = self._counter(
             "soft_budgets", "Requests let in over a soft budget.", "subject"
         )
+        self.queue_wait = Histogram(
+            "glassgate_queue_wait_seconds",
+            "Waits for admission, by how they ended.",
+            ("outcome",),
+            buckets=WAIT_S,
+            registry=self.registry,
+        )
         self.heartbeats = self._counter("heartbeats", "Comments sent in a silent stream.")
         self.reloads = self._counter("config_reloads", "Changes of the config file.", "result")
-        self.local_restarts = self._gauge("local_restarts", "Ends of the local model server.")
+        self.local_restarts = self._count("local_restarts", "Ends of the local model server.")
         self.local_ready = self._gauge("local_ready", "1 while the local model server answers.")
         self.in_flight = self._gauge("in_flight", "Requests being answered.")
         self.waiting = self._gauge("waiting", "Requests that wait for admission.", "family")
-        self.leases_lapsed = self._gauge("leases_lapsed", "Leases that ended under a request.")
+        self.reservations = self._gauge("reservations", "Reservations that are not settled.")
+        self.leases_lapsed = self._count("leases_lapsed", "Leases that ended under a request.")
+
+    def _make_stores(self) -> None:
         self.journal_bytes = self._gauge("journal_bytes", "Journal that is not in the store yet.")
         self.ledger_open = self._gauge("ledger_open", "Requests begun and not settled.")
-        self.ledger_rows = self._gauge("ledger_rows", "Rows written since the start.")
-        self.ledger_torn = self._gauge("ledger_torn", "Unreadable lines of the journal.")
-        self.ledger_failures = self._gauge("ledger_failures", "Writes that the store refused.")
+        self.ledger_rows = self._count("ledger_rows", "Rows written since the start.")
+        self.ledger_torn = self._count("ledger_torn", "Unreadable lines of the journal.")
+        self.ledger_failures = self._count("ledger_failures", "Writes that the store refused.")
+        self.traces = self._count(
+            "traces", "Traces kept, dropped, sent to the collector, unsent.", "result"
+        )
+
+    def _make_answers(self) -> None:
         self.searches = self._counter(
             "searches", "By mode: hybrid, words (no vectors), fallback (no embedder).", "mode"
         )
-        self.cache_look_ups = self._gauge(
+        self.cache_look_ups = self._count(
             "answer_cache_look_ups", "Requests by hit, semantic, miss, bypass.", "status"
         )
         self.cache_bytes = self._gauge("answer_cache_bytes", "Kept answers in memory.")
-        self.cache_evictions = self._gauge("answer_cache_evictions", "Answers that made room.")
-        self.cache_saved_tokens = self._gauge("answer_cache_saved_tokens", "Of kept answers.")
+        self.cache_evictions = self._count("answer_cache_evictions", "Answers that made room.")
+        self.cache_saved_tokens = self._count("answer_cache_saved_tokens", "Of kept answers.")
+        self.cache_saved_cost = self._count("answer_cache_saved_usd", "US dollars not spent again.")
         self.citations = self._counter(
             "citations", "Sentences cited, and marks dropped that no passage holds.", "verdict"
         )
@@ -114,56 +140,42 @@ class Metrics:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"glassgate_{name}", meaning, labels, registry=self.registry)
 
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"glassgate_{name}", meaning, labels, registry=self.registry)
+    def _count(self, name: str, meaning: str, *labels: str) -> Told:
+        return self._told(Told(CounterMetricFamily, name, meaning, *labels))
 
-    def refuse(self, code: str) -> None:
-        self.refused.labels(code).inc()
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Told:
+        return self._told(Told(GaugeMetricFamily, name, meaning, *labels))
+
+    def _told(self, told: Told) -> Told:
+        self.registry.register(told)
+        return told
+
+    def refuse(self, code: str, status: int = 400) -> None:
+        self.refused.labels(code, f"{status // 100}xx").inc()
+
+    def decide(self, decision: Grant | Refusal) -> None:
+        if isinstance(decision, Grant):
+            self._granted.inc()
+        else:
+            demand = decision.demand
+            subject = demand.subject.partition(":")[0]
+            self.decisions.labels(decision.reason, demand.rule.kind, subject).inc()
+
+    def waited(self, outcome: str, seconds: float) -> None:
+        self.queue_wait.labels(outcome).observe(seconds)
 
     def observe(self, call: Call, cost: int) -> None:
         """An admitted request has ended; `cost` in nano-dollars."""
-        names = (call.route, call.family, call.release)
-        tally = self._tallies.get(names) or self._tallies.setdefault(names, Tally())
-        tally.outcomes[call.outcome] += 1
-        tally.seconds.add(time.monotonic() - call.started)
-        if call.attempts and (ttft := call.attempts[-1].ttft) is not None:
-            tally.first_event.add(call.attempts[-1].started + ttft - call.started)
-        tally.tokens["prompt"] += call.usage.prompt
-        tally.tokens["cached"] += call.usage.cached
-        tally.tokens["completion"] += call.usage.completion
-        tally.cost += cost
+        self._tallies.add(call, cost)
         for verdict in call.verdicts:
             self.citations.labels("verified").inc(len(verdict.citations))
             self.citations.labels("dropped").inc(verdict.num_unverified)
             if verdict.groundedness is not None:
                 self.groundedness.observe(verdict.groundedness)
-        for attempt in call.attempts:
-            self._attempts[attempt.target.name, attempt.outcome] += 1
 
     def collect(self) -> Iterator[Metric]:
         """Prometheus asks."""
-        requests = _family("requests", "Finished requests.", "outcome")
-        tokens = _family("tokens", "Tokens by kind: cached are part of prompt.", "kind")
-        cost = _family("cost_usd", "US dollars spent.")
-        seconds = _times("request_seconds", "From the request to its end.")
-        first_event = _times("first_event_seconds", "From the request to the first content.")
-        for names, tally in self._tallies.items():
-            for outcome, count in tally.outcomes.items():
-                requests.add_metric([*names, outcome], count)
-            for kind, count in tally.tokens.items():
-                tokens.add_metric([*names, kind], count)
-            cost.add_metric(names, tally.cost / NANO)
-            seconds.add_metric(names, tally.seconds.buckets(), tally.seconds.total)
-            first_event.add_metric(names, tally.first_event.buckets(), tally.first_event.total)
-        attempts = CounterMetricFamily(
-            "glassgate_attempts", "Requests to upstreams.", labels=("target", "outcome")
-        )
-        for pair, count in self._attempts.items():
-            attempts.add_metric(pair, count)
-        yield from (requests, tokens, cost, seconds, first_event, attempts)
-        yield from self._collect_upstreams()
-
-    def _collect_upstreams(self) -> Iterator[Metric]:
+        yield from self._tallies.collect()
         in_flight = GaugeMetricFamily(
             "glassgate_upstream_in_flight", "Attempts under way.", labels=["target"]
         )
@@ -177,11 +189,3 @@ class Metrics:
             for state in get_args(State):
                 replicas.add_metric([target, state], states[state])
         yield from (in_flight, replicas)
-
-
-def _family(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"glassgate_{name}", meaning, labels=(*RELEASE, *labels))
-
-
-def _times(name: str, meaning: str) -> HistogramMetricFamily:
-    return HistogramMetricFamily(f"glassgate_{name}", meaning, labels=RELEASE)

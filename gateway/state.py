@@ -64,12 +64,13 @@ class State:
         self.setup = setup
         self.store = store
         self.mirror = mirror
-        self.metrics = Metrics()
+        self.metrics = Metrics(setup.config.metrics.tenants)
         self.client = Client()
         self.pool = Pool(self.client, setup.config.breaker)
         self.auth = Authenticator(mirror, config_keys(setup.config))
         self.ledger = ledger
-        self.admission = Admission(make_limiter(setup.config, ledger))
+        limiter = make_limiter(setup.config, ledger)
+        self.admission = Admission(limiter, observe=self.metrics.waited)
         self.searcher = Searcher(store, self.metrics)
         self.searcher.embedder = make_embedder(setup, self.pool)
         self.ingester = Ingester(self.searcher, self.metrics)
@@ -92,20 +93,23 @@ class State:
         metrics.ledger_torn.set_function(lambda: ledger.stats().torn)
         metrics.upstreams = self._loads
         metrics.ledger_failures.set_function(lambda: ledger.stats().failures)
+        metrics.reservations.set_function(lambda: admission.num_held)
         metrics.leases_lapsed.set_function(lambda: admission.num_lapsed)
+        for result in ("kept", "dropped", "sent", "unsent"):
+            metrics.traces.set_function(partial(self.traces.counts.__getitem__, result), result)
         answers = self.answers
         metrics.cache_bytes.set_function(lambda: answers.num_bytes)
         metrics.cache_evictions.set_function(lambda: answers.num_evicted)
         metrics.cache_saved_tokens.set_function(lambda: answers.saved_tokens)
         metrics.cache_saved_cost.set_function(lambda: answers.saved_cost / NANO)
         for status in get_args(Status):
-            look_ups = metrics.cache_look_ups.labels(status)
-            look_ups.set_function(partial(answers.counts.__getitem__, status))
+            count = partial(answers.counts.__getitem__, status)
+            metrics.cache_look_ups.set_function(count, status)
         if local := self.local:
             metrics.local_ready.set_function(lambda: local.is_ready)
             metrics.local_restarts.set_function(lambda: local.num_restarts)
         for name in (name for name, it in self.setup.config.families.items() if it.queue):
-            metrics.waiting.labels(name).set_function(partial(admission.num_waiting, name))
+            metrics.waiting.set_function(partial(admission.num_waiting, name), name)
 
     def _loads(self) -> Iterator[Load]:
         for name, target in self.setup.targets.items():

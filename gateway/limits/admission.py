@@ -64,6 +64,10 @@ class Admission:
     def num_waiting(self, name: str) -> int:
         return self._waiting[name]
 
+    @property
+    def num_held(self) -> int:
+        return len(self._held)
+
     async def reserve(
         self, demands: Sequence[Demand], queue: QueuePolicy | None = None
     ) -> Grant | Refusal:

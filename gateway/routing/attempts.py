@@ -5,6 +5,7 @@ what the client has already `delivery`. A finish_reason earns [DONE]; nothing el
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -21,6 +22,7 @@ from model.protocol.sse import Event
 ANSWER_BYTES = 64 << 20
 END_S = 2.0  # how long usage and [DONE] may take after the last finish_reason
 DRAIN_S = 0.25  # how long a finished connection may take to become free for the next request
+GAP_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # buckets
 RATE_LIMIT_S = 1.0  # how long a 429 that names no time keeps us away
 
 
@@ -42,8 +44,9 @@ class Attempt(msgspec.Struct):
     """One request to one replica, as it was used. Times in seconds, `started` monotonic.
 
     `outcome`: "ok", a kind of UpstreamError, or "cancelled"; "running" until then. `num_chunks`
-    counts pieces with content, most often a token each; `text_bytes` their text in UTF-8. `status`
-    is that of the reply, whatever came in it.
+    counts pieces with content, most often a token each; `text_bytes` their text in UTF-8; `gaps`
+    are the waits between them, in the buckets of GAP_S. `status` is that of the reply, whatever
+    came in it.
     """
 
     target: Target
@@ -58,6 +61,9 @@ class Attempt(msgspec.Struct):
     usage: dict[str, Any] | None = None
     ignored: str = ""  # fields of the request that the upstream does not know
     is_delivered: bool = False  # something of it was handed out
+    last_chunk: float = 0.0  # when it came, as `started`
+    gaps: list[int] = msgspec.field(default_factory=lambda: [0] * (len(GAP_S) + 1))
+    gaps_s: float = 0.0  # their sum
 
     def take(self, frame: Frame) -> None:
         if text := frame.text:
@@ -66,6 +72,14 @@ class Attempt(msgspec.Struct):
             self.num_chunks += 1
         if frame.usage is not None:
             self.usage = frame.usage
+
+    def arrived(self, now: float) -> None:
+        """Content, all that came at once."""
+        if self.last_chunk:
+            gap = now - self.last_chunk
+            self.gaps[bisect_left(GAP_S, gap)] += 1
+            self.gaps_s += gap
+        self.last_chunk = now
 
 
 async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator[list[Frame], None]:
@@ -210,12 +224,15 @@ class Reading:
 
     def _noted(self, frames: list[Frame]) -> list[Frame]:
         record = self._record
+        now, num_chunks = time.monotonic(), record.num_chunks
         for frame in frames:
             if record.ttft is None and frame.kind in ("content", "finish", "body"):
-                record.ttft = time.monotonic() - record.started
+                record.ttft = now - record.started
                 self._lease.began()
                 self._reply.began()
             record.take(frame)
+        if record.num_chunks > num_chunks:
+            record.arrived(now)
         if self._is_over:
             record.outcome = "ok"
         return frames

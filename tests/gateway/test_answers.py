@@ -37,7 +37,7 @@ async def test_the_same_request_is_answered_once_and_costs_once(open_house: Any)
         assert (first["target"], first["prompt_tokens"]) == ("up", 7)
         assert (second["target"], second["prompt_tokens"], second["outcome"]) == ("", 0, "ok")
         text = await (await house.http.get(f"{house.url}/metrics")).text()
-        assert 'glassgate_answer_cache_look_ups{status="hit"} 2.0' in text
+        assert 'glassgate_answer_cache_look_ups_total{status="hit"} 2.0' in text
 
 
 async def test_a_kept_answer_is_said_as_it_was_asked_for(open_house: Any) -> None:

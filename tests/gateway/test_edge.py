@@ -47,8 +47,8 @@ async def test_what_is_no_request_is_answered_and_ended(open_house: Any) -> None
             assert reply.startswith(b"HTTP/1.1 %d " % status), (pieces, reply)
             assert b'{"error":{"message":' in reply
         text = await (await house.ask("GET", "/metrics")).text()
-        assert 'glassgate_refused_total{code="headers_too_large"} 4.0' in text
-        assert 'glassgate_refused_total{code="slow_client"} 3.0' in text
+        assert 'glassgate_refused_total{code="headers_too_large",status="4xx"} 4.0' in text
+        assert 'glassgate_refused_total{code="slow_client",status="4xx"} 3.0' in text
 
 
 async def test_a_slow_head_does_not_hurt_a_busy_connection(open_house: Any) -> None:

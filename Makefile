@@ -8,7 +8,8 @@ PIP     = -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help serve pull test test-services check format docs lock lessons \
-        bench-engine bench-gateway bench-ledger bench-retrieval
+        load bench-engine bench-gateway bench-ledger bench-retrieval bench-cache bench-rag \
+        bench-training
 
 help:  ## what can be made here
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -77,6 +78,9 @@ docs: $(VENV)/.dev  ## write docs/reference.md and README's map from the code
 lessons: $(VENV)/.serve pull  ## the course, lesson by lesson (CHAPTER=00_model, ANSWERS=1)
 	@$(VENV)/bin/python -m lessons $(CHAPTER) $(if $(ANSWERS),--answers)
 
+load: $(VENV)/.dev  ## a load test with report (SCENARIO=smoke, TARGET=URL of a server that runs)
+	@$(VENV)/bin/python -m loadtests run $(or $(SCENARIO),smoke) $(if $(TARGET),--target $(TARGET)) $(ARGS)
+
 # --- measure: each prints one JSON object as its last line ----------------------
 
 bench-engine: $(VENV)/.dev $(BENCH)/.ready pull  ## the engine against llama.cpp and transformers
@@ -91,3 +95,12 @@ bench-ledger: $(VENV)/.dev  ## journal, ledger and reports over 10^6 rows
 
 bench-retrieval: $(VENV)/.dev pull  ## nDCG and latency of search
 	@$(VENV)/bin/python tests/bench/retrieval.py
+
+bench-cache: $(VENV)/.dev pull  ## the answer cache: hits, false hits, time
+	@$(VENV)/bin/python tests/bench/cache.py
+
+bench-rag: $(VENV)/.dev pull  ## answers with and without retrieval, on the golden set
+	@$(VENV)/bin/python tests/bench/rag.py
+
+bench-training: $(VENV)/.dev $(BENCH)/.ready pull  ## fine-tuning against PyTorch, the tiny network
+	@$(VENV)/bin/python tests/bench/training.py

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"model": 7000, "gateway": 10500, "loadtests": 1200}  # lines; CHANGELOG says why one rises
+BUDGET = {"model": 8500, "gateway": 13500, "loadtests": 1200}  # lines; CHANGELOG says why one rises
 BANNED = {"utils", "helpers", "common", "misc", "manager", "base"}
 
 # A room may import itself and what is named here; the longest matching prefix speaks for a module.
@@ -28,7 +28,9 @@ FLOORS = {
     "model.server": {
         "model.engine", "model.network", "model.tokenizer", "model.weights", "model.protocol",
     },
-    "model.training": {"model.network", "model.tokenizer", "model.weights", "model.engine"},
+    "model.training": {
+        "model.engine", "model.network", "model.tokenizer", "model.weights", "model.protocol",
+    },
     "gateway": {"gateway", "model.protocol"},
     "loadtests": {"loadtests"},
     "lessons": {"lessons", "gateway", "model"},

@@ -8,7 +8,7 @@ class Commands(click.Group):
     """Finds a command by importing the room that it belongs to."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["calibrate", "models", "pull", "serve"]
+        return ["calibrate", "data", "finetune", "models", "pull", "serve", "train"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in ("calibrate", "serve"):
@@ -19,6 +19,14 @@ class Commands(click.Group):
             from model.weights import commands as weights
 
             return {"models": weights.models_command, "pull": weights.pull_command}[cmd_name]
+        if cmd_name in ("data", "finetune", "train"):
+            from model.training import commands as training
+
+            return {
+                "data": training.data_command,
+                "finetune": training.finetune_command,
+                "train": training.train_command,
+            }[cmd_name]
         return None
 
 

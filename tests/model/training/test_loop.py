@@ -39,13 +39,15 @@ def trained(folder: Path, loss: Loss, pace: Pace, is_whole: bool = False) -> lis
     return seen
 
 
-@pytest.mark.parametrize(("is_whole", "rate"), [(True, 3e-2), (False, 1.5e-2)])
-def test_one_batch_is_learned_by_heart(tmp_path: Path, is_whole: bool, rate: float) -> None:
-    pace = Pace(num_steps=400, learning_rate=rate, num_warmup=5)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_one_batch_is_learned_by_heart(tmp_path: Path, is_whole: bool) -> None:
+    pace = Pace(num_steps=150, learning_rate=3e-2, num_warmup=5)
     seen = trained(tmp_path, negative_log_likelihood, pace, is_whole)
     assert seen[0].loss > 3
-    # of the 15.5 counted tokens four are a toss-up: two prompts, each with two answers
-    assert seen[-1].loss == pytest.approx(4 * np.log(2) / 15.5, abs=0.05)
+    # of the 15.5 counted tokens four are a toss-up: two prompts, each with two answers;
+    # and a frozen head of width 16 can give no token of 32 much more than half
+    least = 4 * np.log(2) / 15.5
+    assert least - 1e-3 < seen[-1].loss < (least + 0.01 if is_whole else 1)
 
 
 def test_preferences_are_learned(tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""The commands `finetune`, `train` and `data`: options, and nothing heavy until they are known."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from model.training.audit import Report
+    from model.training.loop import Progress
+    from model.training.rows import Row
+
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+MAX_SHOWN = 20  # findings of a kind; the report file holds all
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), envvar="GLASSGATE_THREADS",
+    help="Of the arithmetic. [default: one per processor; 1 for tiny, which is faster so]",
+)  # fmt: skip
+
+
+class ProgressLine:
+    """Steps as a bar with loss, speed and time left."""
+
+    def __init__(self, label: str, done: int, num_steps: int) -> None:
+        self._text = ""
+        self._bar: Any = click.progressbar(
+            length=num_steps, label=label, show_pos=True, item_show_func=lambda _: self._text
+        )
+        self._bar.__enter__()
+        self._bar.update(done)
+
+    def __call__(self, progress: "Progress") -> None:
+        speed = progress.num_tokens / progress.seconds
+        self._text = f"loss {progress.loss:.3f}  {speed:.0f} tok/s"
+        self._bar.update(1, progress)
+
+    def close(self) -> None:
+        self._bar.__exit__(None, None, None)
+
+
+@click.command("finetune")
+@click.argument("file", type=FILE)
+@click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True)
+@click.option("--model", default="smollm2", show_default=True, help="What the adapter changes.")
+@click.option("--out", "folder", type=FOLDER, help="[default: var/adapters/FILE-METHOD]")
+@click.option("--test", type=FILE, help="Rows whose perplexity is told before and after.")
+@click.option("--epochs", type=float, default=3.0, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Rows.")
+@click.option("--learning-rate", type=float, help="[default: sft 2e-4, dpo 5e-5]")
+@click.option("--rank", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--alpha", type=float, default=16.0, show_default=True)
+@click.option("--beta", type=float, default=0.1, show_default=True, help="Of DPO.")
+@click.option("--max-tokens", type=click.IntRange(2), default=512, show_default=True,
+              help="Longer rows are listed and left out.")  # fmt: skip
+@click.option("--pack-tokens", type=click.IntRange(2), default=1024, show_default=True,
+              help="Computed at once: more takes more memory.")  # fmt: skip
+@click.option("--recompute", is_flag=True, help="Less memory, a third more arithmetic.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--save-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
+@threads_option
+def finetune_command(threads: int | None, folder: Path | None, **options: Any) -> None:
+    """Train an adapter on FILE (chat or preference JSONL, ShareGPT, Alpaca).
+
+    The same command goes on where it was stopped. The folder that comes out is PEFT's: serve it
+    with `--lora-modules NAME=FOLDER`.
+    """
+    _use_threads(threads)
+    from model.training.finetune import Finetuning, Settings, release_lines
+    from model.training.loop import Diverged
+    from model.weights.errors import WeightsError
+
+    file, method = options["file"], options["method"]
+    folder = folder or Path("var") / "adapters" / f"{file.stem}-{method}"
+    settings = Settings(folder=folder, **options)
+    try:
+        tuning = Finetuning(settings)
+        for problem in tuning.problems:
+            click.echo(f"left out: line {problem.line}: {problem.reason}", err=True)
+        _train(tuning, f"{method} on {tuning.num_examples} rows")
+    except (WeightsError, ValueError, Diverged) as error:
+        raise click.ClickException(str(error)) from error
+    if measured := tuning.perplexities():
+        click.echo("perplexity of the test: {:.3f} before, {:.3f} after".format(*measured))
+    click.echo(
+        f"{folder} is an adapter of {settings.model}. To offer it, lay this into the config:\n"
+    )
+    click.echo("\n".join(release_lines(settings)))
+
+
+@click.command("train")
+@click.argument("what", type=click.Choice(["tiny"]))
+@click.option("--out", "folder", type=FOLDER, default="var/tiny", show_default=True)
+@threads_option
+def train_command(what: str, folder: Path, threads: int | None) -> None:
+    """Train the tiny network from nothing, by the recipe in ops/tiny."""
+    _use_threads(threads or 1)
+    from model.training.loop import OtherRun
+    from model.training.tiny import Recipe, TinyRun
+
+    started = time.monotonic()
+    try:
+        tiny = TinyRun(Recipe.read(), folder)
+    except OtherRun as error:
+        raise click.ClickException(str(error)) from error
+    _train(tiny, what)
+    tiny.save()
+    told = {"perplexity": tiny.perplexity(), "of answers": tiny.perplexity(0.0), **tiny.scores()}
+    click.echo(json.dumps({name: round(value, 3) for name, value in told.items()}, indent=2))
+    click.echo(f"{folder}, in {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _train(work: Any, label: str) -> None:
+    """Ctrl-C leaves the last checkpoint, which is whole."""
+    bar = ProgressLine(label, work.run.step, work.run.optimizer.pace.num_steps)
+    try:
+        work.train(bar)
+    except KeyboardInterrupt:
+        bar.close()
+        kept = "the same command goes on from the last checkpoint"
+        raise click.ClickException(f"stopped in step {work.run.step + 1}: {kept}") from None
+    bar.close()
+
+
+def _use_threads(threads: int | None) -> None:
+    """Before numpy is imported, which reads it once."""
+    for name in BLAS_THREADS:
+        if threads:
+            os.environ[name] = str(threads)
+
+
+@click.group("data")
+def data_command() -> None:
+    """Look at training data before it is used."""
+
+
+@data_command.command("check")
+@click.argument("file", type=FILE)
+@click.option("--test", type=FILE, help="A test set, whose questions must not be in FILE.")
+@click.option("--clean", type=click.Path(path_type=Path), help="Write the rows without findings.")
+@click.option("--split", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="With --clean: this share into CLEAN.test.jsonl, sources whole.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="All findings, for programs.")
+def check_command(
+    file: Path, test: Path | None, clean: Path | None, split: float | None, as_json: bool
+) -> None:
+    """Roles, empty texts, repeats, leaks into a test, personal data: with line and reason.
+
+    Leaves with status 1 if anything was found.
+    """
+    from model.training.audit import audit
+    from model.training.rows import read_rows
+
+    try:
+        rows, problems = read_rows(file)
+        report = audit(rows, problems, read_rows(test)[0] if test else [])
+    except ValueError as error:
+        raise click.ClickException(f"{file}: {error}") from error
+    click.echo(_as_json(rows, report) if as_json else _as_text(rows, report))
+    if clean:
+        _write_clean(rows, report, clean, split)
+    raise click.exceptions.Exit(1 if report.unfit_lines else 0)
+
+
+def _lengths(rows: "list[Row]") -> dict[str, int]:
+    words = sorted(len(row.text.split()) for row in rows) or [0]
+    return {
+        "median": words[len(words) // 2],
+        "p95": words[len(words) * 95 // 100],
+        "max": words[-1],
+    }
+
+
+def _as_json(rows: "list[Row]", report: "Report") -> str:
+    findings = {
+        kind: [problem._asdict() for problem in found] for kind, found in report.findings.items()
+    }
+    sources = dict(report.sources)
+    told = {"rows": len(rows), "words": _lengths(rows), "sources": sources, "findings": findings}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+def _as_text(rows: "list[Row]", report: "Report") -> str:
+    preferences = sum(row.rejected is not None for row in rows)
+    sizes = ", ".join(f"{name} {value}" for name, value in _lengths(rows).items())
+    lines = [f"{len(rows)} rows, {preferences} of them preferences; words a row: {sizes}"]
+    if len(report.sources) > 1:
+        lines.append("sources: " + ", ".join(f"{k or '-'} {n}" for k, n in report.sources.items()))
+    for kind, found in report.findings.items():
+        lines.append(f"{kind}: {len(found) or 'none'}")
+        lines += [f"  line {it.line}: {it.reason}" for it in found[:MAX_SHOWN]]
+        if len(found) > MAX_SHOWN:
+            lines.append(f"  and {len(found) - MAX_SHOWN} more: --json shows all")
+    return "\n".join(lines)
+
+
+def _write_clean(rows: "list[Row]", report: "Report", path: Path, share: float | None) -> None:
+    from model.training.audit import split
+    from model.training.rows import as_openai
+
+    kept = [row for row in rows if row.line not in report.unfit_lines]
+    parts = {path: kept}
+    if share:
+        train, test = split(kept, share, seed=0)
+        parts = {path: train, path.with_suffix(f".test{path.suffix}"): test}
+    for name, part in parts.items():
+        lines = (json.dumps(as_openai(row), ensure_ascii=False) + "\n" for row in part)
+        name.write_text("".join(lines), "utf-8")
+        click.echo(f"{name}: {len(part)} rows", err=True)

@@ -1,0 +1,131 @@
+"""`finetune`: a file of examples in, an adapter's folder out.
+
+Puts the parts together; knows no option's text and no progress bar (`commands` does).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from model.protocol.templates import Renderer
+from model.training.examples import Encoder, Group, batches, num_steps
+from model.training.llama import LowRankSettings, Pack, TrainableLlama
+from model.training.loop import Progress, Run
+from model.training.losses import Loss, PreferenceLoss, negative_log_likelihood, perplexity
+from model.training.parameters import Pace
+from model.training.rows import Problem, read_rows
+from model.training.saving import save_adapter
+from model.weights import load_llama
+
+RATES = {"sft": 2e-4, "dpo": 5e-5}  # the usual ones for adapters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line says."""
+
+    file: Path
+    folder: Path
+    model: str = "smollm2"
+    method: str = "sft"
+    test: Path | None = None
+    epochs: float = 3.0
+    batch_size: int = 8
+    learning_rate: float | None = None
+    rank: int = 8
+    alpha: float = 16.0
+    beta: float = 0.1
+    max_tokens: int = 512
+    pack_tokens: int = 1024
+    seed: int = 0
+    save_every: int = 10
+    recompute: bool = False
+
+
+class NothingToLearn(ValueError):
+    """No row of the file can be used."""
+
+
+class Finetuning:
+    """A run that is ready to begin or to go on. Raises NothingToLearn, OtherRun, WeightsError."""
+
+    def __init__(self, settings: Settings) -> None:
+        checkpoint = load_llama(settings.model)
+        with Renderer() as renderer:
+            limit = min(settings.max_tokens, checkpoint.network.config.context_length)
+            encoder = Encoder(checkpoint, renderer, limit)
+            groups, self.problems = _read(settings.file, settings.method, encoder)
+            test, more = (
+                _read(settings.test, settings.method, encoder) if settings.test else ([], [])
+            )
+        self.problems += more
+        if not groups:
+            raise NothingToLearn(f"{settings.file}: no row can be trained on")
+        self.settings = settings
+        self.num_examples = len(groups)
+        self.network = TrainableLlama.with_adapter(
+            checkpoint.network,
+            LowRankSettings(settings.rank, settings.alpha),
+            settings.seed,
+            keeps_activations=not settings.recompute,
+        )
+        self._base = self.network.without_adapter()
+        self._test = [Pack.of(group[:1]) for group in test]
+        self._batches = batches(groups, settings.batch_size, settings.pack_tokens, settings.seed)
+        steps = num_steps(groups, settings.batch_size, settings.epochs)
+        self.run = Run(
+            self.network, _pace(settings, steps), settings.folder / "run", _what(settings)
+        )
+
+    @property
+    def num_steps(self) -> int:
+        return self.run.optimizer.pace.num_steps
+
+    def train(self, report: Callable[[Progress], None]) -> None:
+        """To the end, and write the adapter."""
+        settings = self.settings
+        is_dpo = settings.method == "dpo"
+        loss: Loss = (
+            PreferenceLoss(self._base, settings.beta) if is_dpo else negative_log_likelihood
+        )
+        self.run.train(loss, self._batches, settings.save_every, report)
+        save_adapter(self.network, settings.folder, settings.model)
+
+    def perplexities(self) -> tuple[float, float] | None:
+        """Of the test's (chosen) answers, by the base and with the adapter; None without test."""
+        if not self._test:
+            return None
+        return perplexity(self._base, self._test), perplexity(self.network, self._test)
+
+
+def _read(path: Path, method: str, encoder: Encoder) -> tuple[list[Group], list[Problem]]:
+    rows, problems = read_rows(path)
+    wanted = [row for row in rows if (row.rejected is not None) == (method == "dpo")]
+    lacks = "is a preference: use --method dpo" if method == "sft" else "has no rejected answer"
+    problems += [Problem(row.line, lacks) for row in rows if row not in wanted]
+    groups, unfit = encoder.encode(wanted)
+    return groups, sorted(problems + unfit)
+
+
+def _pace(settings: Settings, steps: int) -> Pace:
+    rate = settings.learning_rate or RATES[settings.method]
+    return Pace(num_steps=steps, learning_rate=rate, num_warmup=max(1, steps // 20))
+
+
+def _what(settings: Settings) -> dict[str, object]:
+    """What a checkpoint must agree with: all that changes a bit of the result."""
+    free = {"file", "folder", "test", "save_every", "recompute"}
+    values = {name: value for name, value in asdict(settings).items() if name not in free}
+    return {**values, "data": hashlib.sha256(settings.file.read_bytes()).hexdigest()}
+
+
+def release_lines(settings: Settings) -> Sequence[str]:
+    """TOML that offers the adapter as a release which nobody is sent to yet."""
+    name, family = settings.folder.name, Path(settings.model).stem
+    return (
+        "[local]", f'adapters = {{ "{name}" = "{settings.folder.resolve()}" }}', "",
+        f"[upstreams.{name}]", 'local = "model"', f'model = "{name}"', "",
+        f"[releases.{name}]", f'family = "{family}"', f'upstream = "{name}"', "",
+        f"[families.{family}]", f'weights = {{ "{family}-1" = 1, "{name}" = 0 }}',
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""The commands from a file to a folder that serves, on networks that need no download."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from model.__main__ import main
+from model.training import tiny
+from model.training.loop import STATE
+from model.weights import load_llama
+from model.weights.adapter import load_adapter
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+CHATS = [{"instruction": f"Say {n}", "output": f"{n}!"} for n in range(6)]
+PREFERENCES = [{"prompt": f"Say {n}", "chosen": f"{n}!", "rejected": "No."} for n in range(6)]
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_finetune_makes_an_adapter_and_tells_how_to_offer_it(tmp_path: Path, method: str) -> None:
+    rows = [*(CHATS if method == "sft" else PREFERENCES), {"bad": 1}]
+    file, out = written(tmp_path / "rows.jsonl", *rows), tmp_path / "talker"
+    options = ["--method", method, "--model", "tiny-random", "--out", out, "--epochs", 2]
+    options += ["--batch-size", 3, "--learning-rate", 0.01, "--test", file]
+    done = run("finetune", file, *options)
+    assert done.exit_code == 0, done.output
+    assert "left out: line 7: no known form: it has bad" in done.output
+    assert '[releases.talker]\nfamily = "tiny-random"' in done.output
+    assert '"talker" = 0' in done.output
+    before, after = map(float, re.findall(r"(\d+\.\d+) (?:before|after)", done.output))
+    assert after < before
+    adapter = load_adapter(out, load_llama("tiny-random").network.config)
+    assert adapter.rank == 8
+    assert (out / "run" / STATE).exists()
+    assert run("finetune", file, *options).exit_code == 0  # there is nothing left to do
+    other = run("finetune", file, *options, "--rank", 4)
+    assert other.exit_code == 1
+    assert "holds another run" in other.output
+
+
+def test_a_file_without_a_fitting_row_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", *PREFERENCES)
+    done = run("finetune", file, "--model", "tiny-random", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "no row can be trained on" in done.output
+
+
+def test_data_check_reports_and_cleans(tmp_path: Path) -> None:
+    rows = [*CHATS, CHATS[0], {"bad": 1}, {"instruction": "Mail?", "output": "a@b.example"}]
+    file, clean = written(tmp_path / "rows.jsonl", *rows), tmp_path / "clean.jsonl"
+    done = run("data", "check", file, "--clean", clean, "--split", 0.5)
+    assert done.exit_code == 1
+    assert "line 7: repeats line 1" in done.output
+    assert "line 8: no known form: it has bad" in done.output
+    assert "line 9: holds an e-mail address" in done.output
+    sizes = [len(p.read_text().splitlines()) for p in (clean, tmp_path / "clean.test.jsonl")]
+    assert sizes == [3, 3]
+    assert run("data", "check", clean).exit_code == 0
+    findings = json.loads(run("data", "check", file, "--json").output)["findings"]
+    assert findings["repeat"] == [{"line": 7, "reason": "repeats line 1"}]
+
+
+def test_tiny_is_made_by_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny.Recipe.read()
+    sizes = {**recipe.values["sizes"], "hidden_size": 32, "num_layers": 1, "vocab_size": 300,
+             "num_heads": 2, "num_kv_heads": 1, "head_dim": 16}  # fmt: skip
+    values = {**recipe.values, "sizes": sizes, "num_steps": 3, "conversations_per_step": 4}
+    monkeypatch.setattr(tiny.Recipe, "read", lambda: tiny.Recipe(values, recipe.words))
+    monkeypatch.setattr(tiny, "TOKENIZER_TEXTS", 50)
+    monkeypatch.setattr(tiny, "HELD_OUT_TEXTS", 5)
+    monkeypatch.setattr(tiny, "SCORED", 1)
+    done = run("train", "tiny", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert '"perplexity": ' in done.output
+    checkpoint = load_llama(str(tmp_path))
+    assert checkpoint.network.config.num_layers == 1
+    assert checkpoint.stop_ids == {1}

@@ -72,7 +72,8 @@ def examine(path: Path | None) -> Iterator[Finding]:
     yield from _files(config, loaded.path)
     yield from _ports(config)
     yield from _store(config)
-    yield from _redis(config)
+    yield from _redis("redis", config.redis.url, config)
+    yield from _redis("answer_cache", config.answer_cache.redis_url, config)
     if config.local is not None:
         yield from _models(config.local)
     yield from asyncio.run(_upstreams(setup))
@@ -180,13 +181,13 @@ def _look_into(connection: "sa.Connection") -> Generator[Finding, None, int]:
     return int(connection.scalar(sa.text("SELECT count(*) FROM keys")) or 0)
 
 
-def _redis(config: "Config") -> Iterator[Finding]:
-    if not (url := config.redis.url):
+def _redis(section: str, url: str, config: "Config") -> Iterator[Finding]:
+    if not url:
         return
     try:
         from redis import Redis, RedisError
     except ImportError:
-        yield Finding("bad", "redis", "redis-py is absent: pip install 'glassgate[redis]'")
+        yield Finding("bad", section, "redis-py is absent: pip install 'glassgate[redis]'")
         return
     try:
         with Redis.from_url(url, socket_timeout=WAIT_S, socket_connect_timeout=WAIT_S) as redis:
@@ -194,18 +195,18 @@ def _redis(config: "Config") -> Iterator[Finding]:
             before = time.time()
             seconds, micros = redis.time()
             took_ms = (time.time() - before) * 1000
-            yield _clock("redis", seconds + micros / 1e6, before)
+            yield _clock(section, seconds + micros / 1e6, before)
             policy = redis.info("memory").get("maxmemory_policy", "noeviction")
     except (RedisError, OSError, ValueError) as error:
-        yield Finding("bad", "redis", f"{error}: check redis.url, and that the server runs")
+        yield Finding("bad", section, f"{error}: check its URL, and that the server runs")
         return
-    yield Finding("ok", "redis", f"answers in {took_ms:.1f} ms")
+    yield Finding("ok", section, f"answers in {took_ms:.1f} ms")
     if took_ms > config.redis.timeout_ms / 2:
         text = f"that is near redis.timeout_ms = {config.redis.timeout_ms:g}: raise it, or move"
-        yield Finding("warn", "redis", text)
-    if policy != "noeviction":
+        yield Finding("warn", section, text)
+    if policy != "noeviction" and section == "redis":
         text = f"{policy} forgets counts of limits: CONFIG SET maxmemory-policy noeviction"
-        yield Finding("warn", "redis", text)
+        yield Finding("warn", section, text)
 
 
 def _clock(whose: str, theirs: float, before: float) -> Finding:

@@ -140,7 +140,7 @@ def test_redis(write: Write) -> None:
     with ValkeyServer() as redis:
         path = write(f'[redis]\nurl = "{redis.connection_url}"\ntimeout_ms = 10000\n')
         assert wrong(path) == {}
-    assert "check redis.url" in wrong(path)["redis"]
+    assert "check its URL" in wrong(path)["redis"]
 
 
 def test_clocks() -> None:

@@ -72,6 +72,7 @@ def main() -> None:
 
 @main.command()
 @with_options(LISTEN + CHILD)
+@click.option("--tiny", is_flag=True, help="A network of a million weights, which is here already.")
 def serve(
     config: Path | None, home: Path | None, model: str | None, embedder: str | None, **flags: Any
 ) -> None:
@@ -83,6 +84,8 @@ def serve(
         os.environ["GLASSGATE_HOME"] = str(home)
     over = {**_server_flags(flags), "local.model": model, "local.embedder": embedder}
     over |= {"local.port": flags["model_port"], "local.threads": flags["threads"]}
+    if flags["tiny"]:
+        config = config or DEFAULT_PATH.parent / "tiny" / "gateway.toml"
     if flags["emulate"]:
         over |= {"local.profile": _profile(flags["emulate"])}
     _run(config, over, with_local=True)
@@ -144,7 +147,8 @@ def _run(config: Path | None, flags: dict[str, object], with_local: bool) -> Non
 
 def _pull(*names: str) -> None:
     """In the foreground, with its progress bar; what is here already costs nothing."""
-    missing = [name for name in names if name and not Path(name).exists() and name != "tiny-random"]
+    here = ("tiny", "tiny-random")
+    missing = [name for name in names if name and not Path(name).exists() and name not in here]
     if missing:
         done = subprocess.run([sys.executable, "-m", "model", "pull", *missing], check=False)
         if done.returncode:
@@ -187,5 +191,8 @@ for _words in (
     ("pull", "pull", "Fetch models."),
     ("models", "models", "What can be fetched, and what is here."),
     ("calibrate", "calibrate", "Measure this machine for emulation."),
+    ("data", "data", "Look at training data before it is used."),
+    ("finetune", "finetune", "Train an adapter on a file of examples."),
+    ("train", "train", "Train the tiny network from nothing."),
 ):
     main.add_command(_model_command(*_words))

@@ -122,6 +122,8 @@ def command(config: Local) -> list[str]:
         words += ["--embedder", config.embedder]
     if config.profile:
         words += ["--runner", "emulated", "--profile", config.profile]
+    for name, folder in config.adapters.items():
+        words += ["--lora-modules", f"{name}={folder}"]
     if config.strict:
         words.append("--strict")
     if config.threads:

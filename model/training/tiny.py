@@ -39,8 +39,8 @@ from model.training.tiny_text import (
 )
 from model.weights import load_llama
 from model.weights.checkpoint import Checkpoint
+from model.weights.load import SHIPPED
 
-SHIPPED = Path(__file__).parents[2] / "ops" / "tiny"
 TOKENIZER_TEXTS = 3000  # conversations that the vocabulary is made from
 HELD_OUT_TEXTS = 400
 SCORED = 50  # held-out questions of a skill

@@ -54,9 +54,9 @@ Ranked = dict[str, list[int]]
 
 
 @contextlib.asynccontextmanager
-async def model_server() -> AsyncIterator[str]:
+async def model_server(model: str = "tiny-random") -> AsyncIterator[str]:
     """The URL of a model server with the real embedder, as a child."""
-    words = [sys.executable, "-m", "model", "serve", "--model", "tiny-random"]
+    words = [sys.executable, "-m", "model", "serve", "--model", model]
     words += ["--embedder", "minilm", "--port", "0", "--parent-pipe"]
     child = await asyncio.create_subprocess_exec(
         *words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE

@@ -3,10 +3,13 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 
 import httpx
+
+from model.server.process import listen
 
 COMMAND = [sys.executable, "-m", "model", "serve", "--model", "tiny-random", "--threads", "1"]
 BODY = {"model": "tiny-random", "prompt": "a", "max_tokens": 1000, "ignore_eos": True}
@@ -95,3 +98,10 @@ def test_until_the_models_are_there_every_route_says_503():
         assert reply.status_code == 503
         assert reply.headers["retry-after"] == "1"
         assert reply.json()["error"]["code"] == "loading"
+
+
+def test_no_part_of_a_reply_waits_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

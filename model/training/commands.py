@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-MAX_SHOWN = 20  # findings of a kind; the report file holds all
 
 threads_option = click.option(
     "--threads", type=click.IntRange(1), envvar="GLASSGATE_THREADS",
@@ -24,24 +24,31 @@ threads_option = click.option(
 )  # fmt: skip
 
 
-class ProgressLine:
-    """Steps as a bar with loss, speed and time left."""
+NUMBERS: dict[str, tuple[float, str]] = {  # options of finetune: default, meaning
+    "epochs": (3.0, "How often every row is seen."),
+    "batch_size": (8, "Rows of a step."),
+    "rank": (8, "Of the adapter."),
+    "alpha": (16.0, "Its change counts alpha / rank."),
+    "beta": (0.1, "Of DPO: how dear leaving the base is."),
+    "max_tokens": (512, "Longer rows are listed and left out."),
+    "pack_tokens": (1024, "Computed at once; more takes more memory."),
+    "seed": (0, "Of the order and the first weights."),
+    "save_every": (10, "Steps between checkpoints."),
+}
 
-    def __init__(self, label: str, done: int, num_steps: int) -> None:
-        self._text = ""
-        self._bar: Any = click.progressbar(
-            length=num_steps, label=label, show_pos=True, item_show_func=lambda _: self._text
+
+def number_options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, (default, text) in reversed(NUMBERS.items()):
+        kind = (
+            click.FloatRange(0)
+            if isinstance(default, float)
+            else click.IntRange(int(name != "seed"))
         )
-        self._bar.__enter__()
-        self._bar.update(done)
-
-    def __call__(self, progress: "Progress") -> None:
-        speed = progress.num_tokens / progress.seconds
-        self._text = f"loss {progress.loss:.3f}  {speed:.0f} tok/s"
-        self._bar.update(1, progress)
-
-    def close(self) -> None:
-        self._bar.__exit__(None, None, None)
+        option = click.option(
+            f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text
+        )
+        command = option(command)
+    return command
 
 
 @click.command("finetune")
@@ -50,19 +57,9 @@ class ProgressLine:
 @click.option("--model", default="smollm2", show_default=True, help="What the adapter changes.")
 @click.option("--out", "folder", type=FOLDER, help="[default: var/adapters/FILE-METHOD]")
 @click.option("--test", type=FILE, help="Rows whose perplexity is told before and after.")
-@click.option("--epochs", type=float, default=3.0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Rows.")
 @click.option("--learning-rate", type=float, help="[default: sft 2e-4, dpo 5e-5]")
-@click.option("--rank", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--alpha", type=float, default=16.0, show_default=True)
-@click.option("--beta", type=float, default=0.1, show_default=True, help="Of DPO.")
-@click.option("--max-tokens", type=click.IntRange(2), default=512, show_default=True,
-              help="Longer rows are listed and left out.")  # fmt: skip
-@click.option("--pack-tokens", type=click.IntRange(2), default=1024, show_default=True,
-              help="Computed at once: more takes more memory.")  # fmt: skip
 @click.option("--recompute", is_flag=True, help="Less memory, a third more arithmetic.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--save-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
+@number_options
 @threads_option
 def finetune_command(threads: int | None, folder: Path | None, **options: Any) -> None:
     """Train an adapter on FILE (chat or preference JSONL, ShareGPT, Alpaca).
@@ -116,15 +113,25 @@ def train_command(what: str, folder: Path, threads: int | None) -> None:
 
 
 def _train(work: Any, label: str) -> None:
-    """Ctrl-C leaves the last checkpoint, which is whole."""
-    bar = ProgressLine(label, work.run.step, work.run.optimizer.pace.num_steps)
-    try:
-        work.train(bar)
-    except KeyboardInterrupt:
-        bar.close()
-        kept = "the same command goes on from the last checkpoint"
-        raise click.ClickException(f"stopped in step {work.run.step + 1}: {kept}") from None
-    bar.close()
+    """With a bar of loss, speed and time left. Ctrl-C leaves the last whole checkpoint."""
+    run, said = work.run, ""
+    bar: Any = click.progressbar(
+        length=run.num_steps, label=label, show_pos=True, item_show_func=lambda _: said
+    )
+    with bar:
+        bar.update(run.step)
+
+        def report(progress: "Progress") -> None:
+            nonlocal said
+            speed = progress.num_tokens / progress.seconds
+            said = f"loss {progress.loss:.3f}  {speed:.0f} tok/s"
+            bar.update(1)
+
+        try:
+            work.train(report)
+        except KeyboardInterrupt:
+            kept = "the same command goes on from the last checkpoint"
+            raise click.ClickException(f"stopped in step {run.step + 1}: {kept}") from None
 
 
 def _use_threads(threads: int | None) -> None:
@@ -145,10 +152,7 @@ def data_command() -> None:
 @click.option("--clean", type=click.Path(path_type=Path), help="Write the rows without findings.")
 @click.option("--split", type=click.FloatRange(0, 1, min_open=True, max_open=True),
               help="With --clean: this share into CLEAN.test.jsonl, sources whole.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="All findings, for programs.")
-def check_command(
-    file: Path, test: Path | None, clean: Path | None, split: float | None, as_json: bool
-) -> None:
+def check_command(file: Path, test: Path | None, clean: Path | None, split: float | None) -> None:
     """Roles, empty texts, repeats, leaks into a test, personal data: with line and reason.
 
     Leaves with status 1 if anything was found.
@@ -161,41 +165,24 @@ def check_command(
         report = audit(rows, problems, read_rows(test)[0] if test else [])
     except ValueError as error:
         raise click.ClickException(f"{file}: {error}") from error
-    click.echo(_as_json(rows, report) if as_json else _as_text(rows, report))
+    click.echo(_as_text(rows, report))
     if clean:
         _write_clean(rows, report, clean, split)
     raise click.exceptions.Exit(1 if report.unfit_lines else 0)
 
 
-def _lengths(rows: "list[Row]") -> dict[str, int]:
-    words = sorted(len(row.text.split()) for row in rows) or [0]
-    return {
-        "median": words[len(words) // 2],
-        "p95": words[len(words) * 95 // 100],
-        "max": words[-1],
-    }
-
-
-def _as_json(rows: "list[Row]", report: "Report") -> str:
-    findings = {
-        kind: [problem._asdict() for problem in found] for kind, found in report.findings.items()
-    }
-    sources = dict(report.sources)
-    told = {"rows": len(rows), "words": _lengths(rows), "sources": sources, "findings": findings}
-    return json.dumps(told, indent=2, ensure_ascii=False)
-
-
 def _as_text(rows: "list[Row]", report: "Report") -> str:
     preferences = sum(row.rejected is not None for row in rows)
-    sizes = ", ".join(f"{name} {value}" for name, value in _lengths(rows).items())
-    lines = [f"{len(rows)} rows, {preferences} of them preferences; words a row: {sizes}"]
-    if len(report.sources) > 1:
-        lines.append("sources: " + ", ".join(f"{k or '-'} {n}" for k, n in report.sources.items()))
+    words = sorted(len(row.text.split()) for row in rows) or [0]
+    median, p95 = words[len(words) // 2], words[len(words) * 95 // 100]
+    sources = ", ".join(f"{name or '-'} {number}" for name, number in report.sources.items())
+    lines = [
+        f"{len(rows)} rows, {preferences} of them preferences; sources: {sources}",
+        f"words a row: median {median}, p95 {p95}, most {words[-1]}",
+    ]
     for kind, found in report.findings.items():
         lines.append(f"{kind}: {len(found) or 'none'}")
-        lines += [f"  line {it.line}: {it.reason}" for it in found[:MAX_SHOWN]]
-        if len(found) > MAX_SHOWN:
-            lines.append(f"  and {len(found) - MAX_SHOWN} more: --json shows all")
+        lines += [f"  line {problem.line}: {problem.reason}" for problem in found]
     return "\n".join(lines)
 
 

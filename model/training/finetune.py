@@ -27,20 +27,20 @@ class Settings:
 
     file: Path
     folder: Path
-    model: str = "smollm2"
-    method: str = "sft"
-    test: Path | None = None
-    epochs: float = 3.0
-    batch_size: int = 8
-    learning_rate: float | None = None
-    rank: int = 8
-    alpha: float = 16.0
-    beta: float = 0.1
-    max_tokens: int = 512
-    pack_tokens: int = 1024
-    seed: int = 0
-    save_every: int = 10
-    recompute: bool = False
+    model: str
+    method: str
+    test: Path | None
+    epochs: float
+    batch_size: int
+    learning_rate: float | None
+    rank: int
+    alpha: float
+    beta: float
+    max_tokens: int
+    pack_tokens: int
+    seed: int
+    save_every: int
+    recompute: bool
 
 
 class NothingToLearn(ValueError):
@@ -77,10 +77,6 @@ class Finetuning:
         self.run = Run(
             self.network, _pace(settings, steps), settings.folder / "run", _what(settings)
         )
-
-    @property
-    def num_steps(self) -> int:
-        return self.run.optimizer.pace.num_steps
 
     def train(self, report: Callable[[Progress], None]) -> None:
         """To the end, and write the adapter."""

@@ -56,6 +56,10 @@ class Run:
         if (folder / STATE).exists():
             self._load()
 
+    @property
+    def num_steps(self) -> int:
+        return self.optimizer.pace.num_steps
+
     def train(
         self,
         loss: Loss,
@@ -64,10 +68,9 @@ class Run:
         report: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """Go on to the last step, saving every so many and at the end. Raises Diverged."""
-        num_steps = self.optimizer.pace.num_steps
-        while self.step < num_steps:
+        while self.step < self.num_steps:
             report(self.take(loss, batches(self.step)))
-            if self.step % save_every == 0 or self.step == num_steps:
+            if self.step % save_every == 0 or self.step == self.num_steps:
                 self.save()
 
     def take(self, loss: Loss, packs: Sequence[Pack]) -> Progress:

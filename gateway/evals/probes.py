@@ -102,7 +102,7 @@ class Similarity(Asking, tag="similarity"):
     async def ask(self, case: Case, answer: Answer, client: Client) -> float:
         texts = [answer.text or " ", *case.expected]
         reply = await client.post("/v1/embeddings", {"model": self.model, "input": texts})
-        rows = np.array([it["embedding"] for it in reply.body["data"]])
+        rows = np.array([it["embedding"] for it in reply.body["data"]], np.float64)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return max(0.0, float((rows[1:] @ rows[0]).max()))
 

@@ -10,12 +10,13 @@ the examples (arXiv:2104.08786). That order is no detail is the lesson.
 
 from collections.abc import Sequence
 from functools import cache
-from math import log, sqrt
+from math import log
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from gateway.evals.statistics import wilson
 from gateway.prompt_file import Prompt, load_folder
 from gateway.prompts import Given, compose
 from lessons.chat import chat_text, checkpoint, next_logits, renderer
@@ -88,17 +89,6 @@ def judged(order: Order) -> Judged:
     return Judged(float(np.mean([p for _, p in glad + sad])), hits / n, np.mean(above), called / n)
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share of n (Wilson, 1927).
-
-    >>> [round(it, 2) for it in wilson(0.5, 40)]
-    [0.35, 0.65]
-    """
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return middle - half, middle + half
-
-
 def run() -> Result:
     zero, glad_last, sad_last = map(judged, (ZERO, GLAD_LAST, SAD_LAST))
     return {
@@ -106,9 +96,9 @@ def run() -> Result:
         "form, four examples": Claim(glad_last.form, 0.9, 1),
         "what it knows (AUC), zero-shot": Claim(zero.auc, 0.8, 1),
         "what it knows (AUC), four examples": Claim(glad_last.auc, 0.75, 1),
-        "accuracy, zero-shot": Claim(zero.accuracy, *wilson(0.5, 40)),
-        "accuracy, four examples, a glad one last": Claim(glad_last.accuracy, *wilson(0.75, 40)),
-        "accuracy, the same four, a sad one last": Claim(sad_last.accuracy, *wilson(0.5, 40)),
+        "accuracy, zero-shot": Claim(zero.accuracy, *wilson(20, 40)),
+        "accuracy, four examples, a glad one last": Claim(glad_last.accuracy, *wilson(30, 40)),
+        "accuracy, the same four, a sad one last": Claim(sad_last.accuracy, *wilson(20, 40)),
         "share called glad, zero-shot": Claim(zero.glad, 0.9, 1),
     }
 

@@ -8,6 +8,8 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
+from gateway.evals.statistics import bootstrap as paired_interval
+
 
 def ndcg(ranking: Sequence[Hashable], relevant: Collection[Hashable], k: int = 10) -> float:
     """Discounted cumulative gain at k, over that of the best possible (Järvelin & Kekäläinen)."""
@@ -24,17 +26,6 @@ def recall(ranking: Sequence[Hashable], relevant: Collection[Hashable], k: int =
 def reciprocal_rank(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> float:
     """1 / the place of the first that is relevant; 0 without one."""
     return next((1 / rank for rank, it in enumerate(ranking, 1) if it in relevant), 0.0)
-
-
-def paired_interval(
-    ours: Sequence[float], theirs: Sequence[float], resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean difference, questions resampled."""
-    difference = np.asarray(ours) - np.asarray(theirs)
-    rng = np.random.default_rng(seed)
-    picked = rng.integers(0, len(difference), (resamples, len(difference)))
-    low, high = np.quantile(difference[picked].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def exact_interval(count: int, of: int) -> tuple[float, float]:
@@ -63,3 +54,13 @@ def area_under(positive: Sequence[float], negative: Sequence[float]) -> float:
     """The chance that a positive scores above a negative: 0.5 tells nothing, 1 all."""
     above = np.subtract.outer(np.asarray(positive), np.asarray(negative))
     return float((above > 0).mean() + (above == 0).mean() / 2)
+
+
+__all__ = [
+    "area_under",
+    "exact_interval",
+    "ndcg",
+    "paired_interval",
+    "recall",
+    "reciprocal_rank",
+]

@@ -1,0 +1,72 @@
+"""An eval's file: what is read, and what is refused with its place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.config_file import ConfigError
+from gateway.evals.definition import Eval, load
+
+SHIPPED = sorted((Path(__file__).parents[3] / "ops" / "evals").glob("*.toml"))
+HEAD = 'name = "x"\ncases = "cases.jsonl"\n[targets.a]\nmodel = "m"\n'
+EXACT = '[graders.exact]\nkind = "exact"\n'
+CASE = {"id": "1", "question": "?", "expected": ["yes"]}
+
+
+def write(folder: Path, text: str, *cases: dict[str, Any]) -> Path:
+    (folder / "cases.jsonl").write_text("".join(json.dumps(it) + "\n" for it in cases))
+    (folder / "eval.toml").write_text(text)
+    return folder / "eval.toml"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda it: it.stem)
+def test_shipped_evals_can_be_read(path: Path) -> None:
+    it = load(path)
+    kept = msgspec.convert(msgspec.to_builtins(it), Eval)  # as the store keeps it
+    assert kept == it
+    assert kept.hash == it.hash
+
+
+def test_there_are_two_hundred_own_cases_of_every_kind() -> None:
+    rows = [json.loads(it) for it in (SHIPPED[0].parent / "cases.jsonl").read_text().splitlines()]
+    assert len(rows) >= 200
+    assert len({it["id"] for it in rows}) == len(rows)
+    assert {tag for it in rows for tag in it["tags"]} >= {
+        "accuracy", "relevance", "coherence", "hallucination", "bias", "safety", "over-refusal",
+        "format", "robustness", "edge cases", "retrieval",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "cases", "complaint"),
+    [
+        (HEAD + EXACT + "[surprise]\n", [CASE], "surprise"),
+        (HEAD + '[graders.x]\nkind = "magic"\n', [CASE], "magic"),
+        (HEAD + EXACT, [CASE, CASE], "two of this id"),
+        (HEAD + EXACT, [{"id": "1", "question": "?"}], "no grader takes it"),
+        (HEAD + EXACT, [{**CASE, "colour": 1}], "cases.jsonl:1: "),
+        (HEAD + EXACT, [], "there are none"),
+        ('only = ["bias"]\n' + HEAD + EXACT, [CASE], "there are none"),
+        (HEAD + EXACT + '[comparison]\nbaseline = "b"\n', [CASE], "no target 'b'"),
+        (HEAD + '[graders.s]\nkind = "schema"\n', [{"id": "1", "schema": {"not": {}}}], "not"),
+        (HEAD + '[graders.j]\nkind = "judge"\nmodel = "m"\nlabels = "none"\n', [CASE], "none"),
+        (
+            HEAD + EXACT + '[formats]\n[formats.task]\ninstruction = "?"\ninputs = ["text"]\n'
+            'output = "mood"\n', [CASE], "fields of the task",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(
+    tmp_path: Path, text: str, cases: list[dict[str, Any]], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(write(tmp_path, text, *cases))
+
+
+def test_a_changed_case_is_another_eval(tmp_path: Path) -> None:
+    before = load(write(tmp_path, HEAD + EXACT, CASE))
+    after = load(write(tmp_path, HEAD + EXACT, {**CASE, "question": "!"}))
+    assert before.hash != after.hash

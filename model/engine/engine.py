@@ -78,6 +78,11 @@ class Engine:
         """Whether a step would compute something."""
         return bool(self._live)
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Those of all requests that are here."""
+        return _adapters(copy for copies in self._live.values() for copy in copies)
+
     def add(self, request: Request) -> None:
         """Queue a request; the module says what it raises."""
         if request.id in self._live:

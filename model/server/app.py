@@ -64,6 +64,7 @@ def _endpoint(state: State, handler: Handler) -> Callable[[Request], Awaitable[R
                 raise Loading("the models are being loaded")
             body = read_object(await _body(request)) if request.method == "POST" else {}
             call = Call(state.served, body, request_id, request.path_params)
+            call.key = request.headers.get("authorization", "").removeprefix("Bearer ")
             response = await handler(call)
             headers |= ignored_header(call.ignored)
         except ClientDisconnect:

@@ -30,7 +30,7 @@ from model.server.tools import CallReader, forced_calls, message_of, offered_too
 async def chat_completions(call: Call) -> Response:
     """One answer, or several, to a conversation."""
     request, served = call.read(ChatRequest), call.served
-    served.check_model(request.model)
+    adapter = served.adapter_of(request.model)
     check_stream(request)
     if request.top_logprobs and not request.logprobs:
         raise BadRequest("'top_logprobs' needs 'logprobs': true", "top_logprobs")
@@ -46,6 +46,7 @@ async def chat_completions(call: Call) -> Response:
         grammar=await grammar_of(served, request, forced_calls(request)),
         prompt_ids=await chat_prompt(served, request, call.body),
         cache_salt=request.cache_salt or "",
+        adapter=adapter,
         id=served.worker.free_id(f"chatcmpl-{call.id}"),
     )
     reply = ChatReply(served, request, job, tools)

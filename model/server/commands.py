@@ -90,12 +90,37 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--max-model-len", type=POSITIVE, help="Tokens of a prompt with its answer.")
 @click.option("--prefix-caching/--no-prefix-caching", default=None, help="Reuse known prefixes.")
 @click.option("--seed", type=int, help="Of requests that bring none.")
+@click.option(
+    "--batch-invariant",
+    is_flag=True,
+    help="Serve only where an answer is the same, bit for bit, in whatever company.",
+)
+@click.option(
+    "--lora-modules", multiple=True, metavar="NAME=PATH", help="An adapter's folder; repeatable."
+)
+@click.option(
+    "--max-loras", type=POSITIVE, default=8, show_default=True, help="Adapters kept in memory."
+)
+@click.option(
+    "--lora-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where an admin may load adapters from.",
+)
+@click.option(
+    "--admin-key", envvar="GLASSGATE_MODEL_ADMIN_KEY", help="Whoever has it may load adapters."
+)
 @engine_options
 def serve(threads: int | None, runner: str, **options: Any) -> None:
     """Serve a chat model, and perhaps an embedder, over HTTP."""
     if (runner == "emulated") != (options["profile"] is not None):
         raise click.UsageError("--runner emulated and --profile go together")
+    if options["lora_root"] and not options["admin_key"]:
+        raise click.UsageError("--lora-root needs --admin-key")
+    modules = [words.partition("=") for words in options["lora_modules"]]
+    if not all(name and path for name, _, path in modules):
+        raise click.BadParameter("NAME=PATH is wanted", param_hint="--lora-modules")
     use_threads(threads)
+    from model.server.adapters import LoraSettings
     from model.server.loading import Settings
     from model.server.process import Leave, listen, serve
 
@@ -108,6 +133,13 @@ def serve(threads: int | None, runner: str, **options: Any) -> None:
         is_strict=options["strict"],
         profile=options["profile"],
         answers=options["answers"],
+        batch_invariant=options["batch_invariant"],
+        loras=LoraSettings(
+            modules={name: Path(path) for name, _, path in modules},
+            max_loras=options["max_loras"],
+            root=options["lora_root"],
+            admin_key=options["admin_key"] or "",
+        ),
         engine={name: options[name] for name in names if options[name] is not None},
     )
     try:

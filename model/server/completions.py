@@ -24,7 +24,7 @@ from model.server.structured import grammar_of
 async def completions(call: Call) -> Response:
     """`n` answers to each prompt; choice `p * n + i` is answer i to prompt p."""
     request, served = call.read(CompletionRequest), call.served
-    served.check_model(request.model)
+    adapter = served.adapter_of(request.model)
     check_stream(request)
     if request.best_of not in (None, request.n or 1):
         raise BadRequest("'best_of' must equal 'n'", "best_of", "unsupported")
@@ -49,6 +49,7 @@ async def completions(call: Call) -> Response:
             params=params,
             grammar=grammar,
             cache_salt=request.cache_salt or "",
+            adapter=adapter,
         )
         for i, prompt_ids in enumerate(prompts)
     ]

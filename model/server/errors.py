@@ -3,6 +3,8 @@
     ServerError                500 api_error
     ├── BadRequest             400 invalid_request_error
     │   ├── ContextTooLong     400   code context_length_exceeded
+    │   ├── Unauthorized       401   for what only an admin may do
+    │   ├── Forbidden          403
     │   ├── NotFound           404   code model_not_found for an unknown model
     │   ├── MethodNotAllowed   405
     │   ├── SlowBody           408
@@ -53,6 +55,16 @@ class BadRequest(ServerError):
 
 class ContextTooLong(BadRequest):
     code = "context_length_exceeded"
+
+
+class Unauthorized(BadRequest):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(BadRequest):
+    status = 403
+    code = "forbidden"
 
 
 class NotFound(BadRequest):

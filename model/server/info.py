@@ -40,9 +40,13 @@ class AbortRequest(Struct, kw_only=True):
 
 
 def cards(served: Served) -> list[ModelCard]:
-    """Of the chat model and the embedder."""
+    """Of the chat model, its adapters and the embedder."""
     longest = served.config.max_model_len
     listed = [ModelCard(id=served.name, created=served.created, max_model_len=longest)]
+    for name, path in served.adapters.paths.items():
+        card = ModelCard(id=name, created=served.created, max_model_len=longest)
+        card.root, card.parent = str(path), served.name
+        listed.append(card)
     if served.embedder is not None:
         longest = served.embedder.config.max_tokens
         name = served.embedder_name or ""
@@ -147,5 +151,5 @@ def _read(call: Call, shape: type[T]) -> T:
     """The body, in which `model` may be left out here."""
     call.body = {"model": call.served.name, **call.body}
     request = call.read(shape)
-    call.served.check_model(call.body["model"])
+    call.served.adapter_of(call.body["model"])
     return request

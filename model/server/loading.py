@@ -20,8 +20,10 @@ from model.engine.engine import Engine
 from model.engine.grammar import Grammars
 from model.engine.runners import NetworkRunner
 from model.engine.sequence import Request, SamplingParams
+from model.network.llama import Llama
 from model.network.minilm import MiniLM
 from model.protocol.templates import Limits, Renderer
+from model.server.adapters import Adapters, LoraSettings
 from model.server.metrics import Metrics
 from model.server.served import Served
 from model.server.worker import Worker
@@ -48,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_strict: bool = False
     profile: Path | None = None  # of an emulated machine: then no weights are loaded
     answers: str = "echo"  # of an emulated machine
+    batch_invariant: bool = False
+    loras: LoraSettings = LoraSettings()
     engine: dict[str, Any] = {}
 
 
@@ -77,6 +81,7 @@ class ChatModel(NamedTuple):
     tokenizer: Tokenizer
     chat_template: str | None
     sampling: Mapping[str, float]
+    network: Llama | None = None
 
 
 def _assemble(settings: Settings, renderer: Renderer) -> Served:
@@ -85,7 +90,8 @@ def _assemble(settings: Settings, renderer: Renderer) -> Served:
     embedder = _embedder(settings)
     _warm_up(model.engine, embedder)
     name = settings.served_name or model.name
-    metrics = Metrics(name, model.engine.config)
+    adapters = Adapters(model.network, settings.loras)
+    metrics = Metrics(name, model.engine.config, adapters.max_loras)
     metrics.start_from(model.engine.stats())
     return Served(
         name=name,
@@ -93,7 +99,8 @@ def _assemble(settings: Settings, renderer: Renderer) -> Served:
         chat_template=model.chat_template,
         sampling=model.sampling,
         config=model.engine.config,
-        worker=Worker(model.engine, embedder, metrics),
+        worker=Worker(model.engine, embedder, metrics, adapters),
+        adapters=adapters,
         renderer=renderer,
         grammars=Grammars(model.tokenizer, model.engine.config.stop_ids),
         metrics=metrics,
@@ -106,6 +113,8 @@ def _assemble(settings: Settings, renderer: Renderer) -> Served:
 
 def _real_model(settings: Settings) -> ChatModel:
     checkpoint = _load_llama(settings.model)
+    if settings.batch_invariant and not checkpoint.network.is_compiled:
+        raise ValueError("without compiled kernels a sum depends on the batch that it is part of")
     longest = checkpoint.network.config.context_length
     config = EngineConfig(
         context_length=min(settings.max_model_len or longest, longest),
@@ -114,7 +123,8 @@ def _real_model(settings: Settings) -> ChatModel:
     )
     engine = Engine(_runner(checkpoint, config), checkpoint.tokenizer, config, WallClock())
     template, sampling = checkpoint.chat_template, checkpoint.sampling
-    return ChatModel(checkpoint.name, engine, checkpoint.tokenizer, template, sampling)
+    tokenizer, network = checkpoint.tokenizer, checkpoint.network
+    return ChatModel(checkpoint.name, engine, tokenizer, template, sampling, network)
 
 
 def _emulated_model(settings: Settings) -> ChatModel:

@@ -90,7 +90,7 @@ class Metrics:
         self.rejections = {ours: rejected.labels(*own, it) for ours, it in REJECTIONS.items()}
         names = ("max_lora", "waiting_lora_adapters", "running_lora_adapters")
         self._loras = Gauge("vllm:lora_requests_info", "Adapters in use.", names, registry=registry)
-        self._max_loras = str(max_loras)
+        self._max_loras = str(max_loras) if max_loras else None
         _tell_cache(config, registry)
         self._seen = dict.fromkeys(COUNTERS, 0)  # what of the engine's counts is counted here
 
@@ -115,7 +115,7 @@ class Metrics:
                 value = getattr(finished, field)
                 if value is not None:
                     histogram.observe(value)
-        if stats.running_adapters or stats.waiting_adapters:
+        if self._max_loras:
             waiting, running = (
                 ",".join(sorted(names))
                 for names in (stats.waiting_adapters, stats.running_adapters)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from model.protocol.errors import ErrorBody
 from model.protocol.shapes import ChatRequest, CompletionRequest, EmbeddingRequest
-from model.server import info
+from model.server import adapter_api, info
 from model.server.chat import chat_completions
 from model.server.completions import completions
 from model.server.embeddings import embeddings
@@ -43,6 +43,10 @@ ENDPOINTS = [
     Endpoint("POST", "/rerank", rerank, RerankRequest),
     Endpoint("GET", "/v1/models", info.list_models),
     Endpoint("GET", "/v1/models/{model:path}", info.show_model),
+    Endpoint("POST", "/v1/load_lora_adapter", adapter_api.load_adapter, adapter_api.LoadRequest),
+    Endpoint(
+        "POST", "/v1/unload_lora_adapter", adapter_api.unload_adapter, adapter_api.UnloadRequest
+    ),
     Endpoint("POST", "/tokenize", info.tokenize, info.TokenizeRequest),
     Endpoint("POST", "/detokenize", info.detokenize, info.DetokenizeRequest),
     Endpoint("GET", "/tokenizer_info", info.tokenizer_info),

@@ -86,8 +86,7 @@ async def _score(
 ) -> Scores:
     if model == call.served.embedder_name:
         return await _cosines(call, pairs, truncate)
-    call.served.check_model(model)
-    return await _likelihoods(call, pairs, truncate)
+    return await _likelihoods(call, call.served.adapter_of(model), pairs, truncate)
 
 
 async def _cosines(call: Call, pairs: list[tuple[str, str]], truncate: int | None) -> Scores:
@@ -97,7 +96,9 @@ async def _cosines(call: Call, pairs: list[tuple[str, str]], truncate: int | Non
     return [float(vectors[a] @ vectors[b]) for a, b in pairs], sum(map(len, ids))
 
 
-async def _likelihoods(call: Call, pairs: list[tuple[str, str]], truncate: int | None) -> Scores:
+async def _likelihoods(
+    call: Call, adapter: str | None, pairs: list[tuple[str, str]], truncate: int | None
+) -> Scores:
     served, tokenizer = call.served, call.served.tokenizer
 
     def encode() -> list[tuple[list[int], int]]:
@@ -112,7 +113,12 @@ async def _likelihoods(call: Call, pairs: list[tuple[str, str]], truncate: int |
     jobs = await off_loop_if_long(encode, sum(len(a) + len(b) for a, b in pairs))
     first_id = served.worker.free_id(f"score-{call.id}")
     requests = [
-        Request(id=f"{first_id}-{i}" if i else first_id, prompt_ids=ids, params=SCORE_ONLY)
+        Request(
+            id=f"{first_id}-{i}" if i else first_id,
+            prompt_ids=ids,
+            params=SCORE_ONLY,
+            adapter=adapter,
+        )
         for i, (ids, _) in enumerate(jobs)
     ]
     answers = Answers()

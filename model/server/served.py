@@ -14,6 +14,7 @@ from model.engine.grammar import Grammars
 from model.network.minilm import MiniLM
 from model.protocol.shapes import Json, read_shape
 from model.protocol.templates import Renderer
+from model.server.adapters import Adapters
 from model.server.errors import NotFound
 from model.server.metrics import Metrics
 from model.server.parameters import ignored_fields
@@ -33,6 +34,7 @@ class Served:
     sampling: Mapping[str, Any]
     config: EngineConfig
     worker: Worker
+    adapters: Adapters
     renderer: Renderer
     grammars: Grammars
     metrics: Metrics
@@ -62,10 +64,23 @@ class Served:
         self.worker.close()
         self.renderer.close()
 
-    def check_model(self, name: str) -> None:
-        """Raises NotFound unless `name` is the chat model."""
-        if name != self.name:
+    @property
+    def names(self) -> list[str]:
+        """Of everything that is served."""
+        return [self.name, *filter(None, [self.embedder_name]), *self.adapters.paths]
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """The adapters of requests that are running or waiting; for the engine's thread."""
+        return self.worker.engine.adapters
+
+    def adapter_of(self, name: str) -> str | None:
+        """The adapter that `name` is, or None for the chat model itself; else raises NotFound."""
+        if name == self.name:
+            return None
+        if name not in self.adapters.paths:
             raise no_such_model(name)
+        return name
 
 
 @dataclass
@@ -76,6 +91,7 @@ class Call:
     body: Json
     id: str
     path: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""  # the caller's, who needs one for very little
     ignored: list[str] = field(default_factory=list)
 
     def read(self, shape: type[T]) -> T:
@@ -85,5 +101,5 @@ class Call:
         return request
 
 
-def no_such_model(name: str) -> NotFound:
-    return NotFound(f"The model '{name[:100]}' does not exist", "model", "model_not_found")
+def no_such_model(name: str, param: str = "model") -> NotFound:
+    return NotFound(f"The model '{name[:100]}' does not exist", param, "model_not_found")

@@ -20,6 +20,7 @@ import numpy as np
 from model.engine.engine import Engine, Output
 from model.engine.errors import QueueFull
 from model.engine.sequence import Request
+from model.server.adapters import Adapters
 from model.server.errors import Overloaded, ServerError
 from model.server.metrics import Metrics
 from model.server.slices import Embedder, Job, Slices, Vectors
@@ -34,8 +35,15 @@ logger = logging.getLogger(__name__)
 class Worker:
     """Everything but `start` and `close` is for the event loop that called `start`."""
 
-    def __init__(self, engine: Engine, embedder: Embedder | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        embedder: Embedder | None,
+        metrics: Metrics,
+        adapters: Adapters | None = None,
+    ) -> None:
         self.engine = engine
+        self._adapters = adapters
         self.broken = asyncio.Event()  # the thread has ended by itself; nothing will be answered
         self._metrics = metrics
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -164,6 +172,8 @@ class Worker:
         """All of them or none."""
         try:
             for request in requests:
+                if self._adapters is not None and request.adapter is not None:
+                    self._adapters.prepare(request.adapter, self.engine.adapters)
                 self.engine.add(request)
         except Exception:
             self._abort(requests)

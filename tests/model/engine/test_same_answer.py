@@ -5,6 +5,7 @@ each test therefore states how close the two best candidates ever came.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from model.engine.sequence import Request, SamplingParams
 from model.network.config import NetworkConfig
 from model.network.llama import Llama, random_llama, reference_forward
 from model.tokenizer import Tokenizer
+from tests.model.network.quantised import llama
 
 BYTES = Tokenizer.byte_level()
 Run = Callable[..., dict[tuple[str, int], list[Output]]]
@@ -159,3 +161,31 @@ def test_scoring_alone_makes_no_token(network: Llama, run: Run) -> None:
     (output,) = run(engine_over(network), request)["a", 0]
     assert (output.finish_reason, output.token_ids, output.text) == ("length", [], "")
     assert [entry and entry.top for entry in output.prompt_logprobs or ()] == [None, (), ()]
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q8_0", "F32"])
+def test_compiled_kernels_are_batch_invariant(run: Run, kind: str) -> None:
+    """Bit for bit: every sum is made in one order, whatever is computed beside it."""
+    sizes = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96}
+    network = llama(replace(TINY, **sizes), 11, kind)
+    assert network.is_compiled
+    rng = np.random.default_rng(1)
+    prompt = rng.integers(258, size=12).tolist() * 4
+    others = [rng.integers(258, size=length).tolist() for length in range(5, 85, 5)]
+
+    def exactly(engine: Engine, *company: Request) -> list[Any]:
+        asked = greedy("a", prompt, 30, logprobs=3)
+        outputs = run(engine, *company[:7], asked, *company[7:])["a", 0]
+        return [(e.token_id, e.logprob, e.top) for o in outputs for e in o.logprobs or ()]
+
+    engine = engine_over(network)
+    alone = exactly(engine)
+    assert exactly(engine) == alone, "with a warm prefix"
+    assert engine.stats().prefix_hits == 32
+    company = [greedy(f"other {i}", it, 40) for i, it in enumerate(others)]
+    assert exactly(engine_over(network), *company) == alone, "among 16 others"
+    chunks = engine_over(network, prefill_chunk=7, max_num_batched_tokens=24)
+    assert exactly(chunks, *company) == alone, "in chunks, among others"
+    guessing = engine_over(network, num_draft_tokens=4)
+    assert exactly(guessing) == alone, "with speculation"
+    assert guessing.stats().draft_tokens > 0

@@ -3,6 +3,7 @@
 What a client wrote is never logged: neither prompts nor answers, nor a header but its request id.
 """
 
+import asyncio
 import logging
 import re
 import sys
@@ -17,6 +18,8 @@ from gateway.call import Call
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SECRET = re.compile(r"(sk-[A-Za-z0-9-]{4})[A-Za-z0-9_-]{8,}|(?<=://)[^/@\s]+(?=@)|(Bearer )\S+")
+
+_waiting: list[str] = []
 
 
 class JsonFormatter(logging.Formatter):
@@ -73,7 +76,16 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
             "completion_tokens": call.usage.completion,
             "outcome": call.outcome,
         }
-    sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+    if not _waiting:
+        asyncio.get_running_loop().call_soon(_write)
+    _waiting.append(msgspec.json.encode(line).decode() + "\n")
+
+
+def _write() -> None:
+    """What one turn of the event loop had to say: each write lets another thread go first."""
+    lines = "".join(_waiting)
+    _waiting.clear()
+    sys.stderr.write(lines)
 
 
 def _time(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """A log line is one line of JSON, whatever was put into it; and the names of requests."""
 
+import asyncio
 import json
 import logging
 
@@ -35,7 +36,12 @@ def test_only_what_is_listed_of_a_request(capsys: pytest.CaptureFixture[str]) ->
         "client_address": "1.2.3.4",
         "headers": [(b"authorization", b"Bearer hush")],
     }
-    log_request(scope, 404, 0.0123)
+
+    async def scene() -> None:
+        log_request(scope, 404, 0.0123)
+        await asyncio.sleep(0)
+
+    asyncio.run(scene())
     line = json.loads(capsys.readouterr().err)
     del line["time"]
     assert line == {

@@ -6,9 +6,8 @@ Knows the recipe, the tokenizer it trains, and the folder that comes out. What i
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ from model.training.tiny_text import (
     SKILLS,
     Message,
     conversations,
-    is_held_out,
+    questions_of,
 )
 from model.weights import load_llama
 from model.weights.checkpoint import Checkpoint
@@ -79,7 +78,7 @@ class TinyRun:
         self.folder = folder
         self.tokenizer = train_tokenizer(recipe)
         network = TrainableLlama(recipe.config, {}, first_weights(recipe))
-        self.run = Run(network, recipe.pace, folder / "run", dict(recipe.values))
+        self.run = Run(network, recipe.pace, folder / "run", recipe._asdict())
 
     def train(self, report: Callable[[Progress], None]) -> None:
         self.run.train(negative_log_likelihood, self.packs, 100, report)
@@ -103,17 +102,13 @@ class TinyRun:
         The saved folder answers, as it will be served.
         """
         checkpoint = load_llama(str(self.folder))
-        draw = Random("scores")  # noqa: S311 - a draw to be repeated, no secret
         shares = {}
-        for name, skill in SKILLS.items():
-            if name == "story":
-                continue  # no story is the right one
-            drawn = (skill(self.recipe.words, draw) for _ in count())
-            asked = list(islice((it for it in drawn if is_held_out(it[0])), SCORED))
+        for skill in SKILLS.keys() - {"story"}:  # no story is the right one
+            asked = questions_of(self.recipe.words, skill, SCORED)
             answers = answer(checkpoint, [question for question, _ in asked])
             right = [said == wanted for said, (_, wanted) in zip(answers, asked, strict=True)]
-            shares[name] = float(np.mean(right))
-        return shares
+            shares[skill] = float(np.mean(right))
+        return dict(sorted(shares.items()))
 
     def save(self) -> None:
         """The folder that `model.weights` loads."""

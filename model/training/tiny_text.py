@@ -6,6 +6,7 @@ what is measured was never seen. Leaves out tokens: `tiny` makes them.
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count, islice
 from random import Random
 from typing import Any
 
@@ -34,7 +35,7 @@ def unknown(words: Words, draw: Random) -> Exchange:
     return draw.choice(words["unknown"]).format(x=made_up), words["do_not_know"]
 
 
-def count(words: Words, draw: Random) -> Exchange:
+def count_up(words: Words, draw: Random) -> Exchange:
     first = draw.randint(0, 30)
     last = first + draw.randint(2, 9)
     ask = draw.choice(["Count from {} to {}.", "Please count from {} to {}."])
@@ -119,7 +120,7 @@ def remember(words: Words, draw: Random) -> list[Exchange]:
 
 SKILLS: dict[str, Callable[[Words, Random], Exchange]] = {
     it.__name__: it
-    for it in (fact, unknown, count, add, compare, following, repeat, as_json, reading, story)
+    for it in (fact, unknown, count_up, add, compare, following, repeat, as_json, reading, story)
 }
 SHARES = {"fact": 6, "reading": 4, "add": 2, "repeat": 2}  # the others 1
 
@@ -136,6 +137,13 @@ def conversation(words: Words, draw: Random) -> list[Message]:
     else:
         exchanges = [one(words, draw) for _ in range(draw.choices((1, 2, 3), (6, 2, 1))[0])]
     return messages_of(exchanges)
+
+
+def questions_of(words: Words, skill: str, number: int, held_out: bool = True) -> list[Exchange]:
+    """The first of a skill's questions that `tiny` never saw, or of those that it may have seen."""
+    draw = Random(skill)  # noqa: S311 - a draw to be repeated, no secret
+    drawn = (SKILLS[skill](words, draw) for _ in count())
+    return list(islice((it for it in drawn if is_held_out(it[0]) == held_out), number))
 
 
 def messages_of(exchanges: list[Exchange]) -> list[Message]:

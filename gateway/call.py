@@ -87,6 +87,7 @@ class Call:
     verdicts: "list[Verdict]" = field(default_factory=list)  # of the answer's citations
     cache: str = ""  # hit, semantic, miss or bypass; "" before the cache was asked
     similarity: float | None = None  # of a semantic hit
+    cost: int = 0  # nano-dollars; known at the end
     finish: str = ""  # finish_reason, as the upstream gave it
     outcome: str = "running"  # ok, client_gone, or the code of the error
     status: int = 0  # what the outcome is as a status of HTTP; known at the end

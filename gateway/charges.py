@@ -29,13 +29,14 @@ def cost_of(target: Target, used: Usage) -> int:
 
 
 def charge(call: Call) -> int:
-    """Write the usage of all attempts into `call`; the nano-dollars they cost."""
+    """Write usage and cost of all attempts into `call`; the nano-dollars they cost."""
     total = 0
     for attempt in call.attempts:
         used = _used(call, attempt)
         total += cost_of(attempt.target, used)
         if used.prompt or used.completion:
             call.usage = _sum(call.usage, used)
+    call.cost = total
     return total
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gateway import semconv
+from gateway import money, semconv
 from gateway.call import Call
 from gateway.routing.attempts import Attempt
 from gateway.trace import new_id
@@ -76,6 +76,7 @@ def _about(call: Call) -> dict[str, Value]:
         semconv.FINISH_REASONS: call.finish,
         "glassgate.outcome": call.outcome,
         "glassgate.cache": call.cache,
+        "glassgate.cost_usd": money.show(call.cost),
         "glassgate.team": call.principal.team,
     }
     if call.status >= 400:

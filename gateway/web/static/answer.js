@@ -118,7 +118,10 @@ export class Answer {
     const age = headers.get("age");
     const left = ["requests", "tokens"]
       .filter((it) => headers.has(`x-ratelimit-remaining-${it}`))
-      .map((it) => `${headers.get(`x-ratelimit-remaining-${it}`)} of ${headers.get(`x-ratelimit-limit-${it}`)} ${it}`);
+      .map(
+        (it) =>
+          `${headers.get(`x-ratelimit-remaining-${it}`)} of ${headers.get(`x-ratelimit-limit-${it}`)} ${it}`,
+      );
     return [
       ["Picked by", headers.get("x-glassgate-picked-by")],
       ["Prompt", headers.get("x-glassgate-prompt")],
@@ -135,7 +138,9 @@ export class Answer {
   /** Say what went wrong, and offer what can be done about it; of a failure, where the time went. */
   async fail(message, button, request = "") {
     if (!this.said) this.text.replaceChildren();
-    this.facts.replaceChildren(make("div.failure", { role: "alert" }, make("p", {}, message), button));
+    this.facts.replaceChildren(
+      make("div.failure", { role: "alert" }, make("p", {}, message), button),
+    );
     this.onPaint();
     const trace = await readTrace(request);
     if (trace) this.facts.append(timesOf(trace, this.times));
@@ -144,11 +149,14 @@ export class Answer {
 }
 
 const timesOf = (trace, times) =>
-  trace ? waterfall(trace.spans, "Where the time went") : waterfall(seenFromHere(times), "Where the time went, seen from this page");
+  trace
+    ? waterfall(trace.spans, "Where the time went")
+    : waterfall(seenFromHere(times), "Where the time went, seen from this page");
 
 function listOf(pairs, name = "dl.more") {
   const shown = pairs.filter(([, value]) => value);
   const items = shown.map(([term, value, kind]) =>
-    make("div", { class: kind ?? null }, make("dt", {}, term), make("dd", {}, value)));
+    make("div", { class: kind ?? null }, make("dt", {}, term), make("dd", {}, value)),
+  );
   return make(name, {}, ...items);
 }

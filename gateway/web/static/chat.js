@@ -6,8 +6,16 @@ import { find, make, notice } from "./dom.js";
 import { askForKey, setUpFrame } from "./frame.js";
 
 const SAMPLES = {
-  plain: ["What is the capital of France?", "Explain what a cache is, in two sentences.", "Write a haiku about glass."],
-  documents: ["What does the with statement do?", "How do I raise an exception?", "What is a lambda expression?"],
+  plain: [
+    "What is the capital of France?",
+    "Explain what a cache is, in two sentences.",
+    "Write a haiku about glass.",
+  ],
+  documents: [
+    "What does the with statement do?",
+    "How do I raise an exception?",
+    "What is a lambda expression?",
+  ],
 };
 
 let families = [];
@@ -38,9 +46,15 @@ async function load() {
 function sayWhyNot(error) {
   if (error.status === 401) {
     askForKey(key.get() ? error.message : "This gateway wants a key before it answers.");
-    notice("No key, no answer. ", make("button.quiet", { type: "button", onclick: () => askForKey("") }, "Enter a key"));
+    notice(
+      "No key, no answer. ",
+      make("button.quiet", { type: "button", onclick: () => askForKey("") }, "Enter a key"),
+    );
   } else {
-    notice(`${error.message} `, make("button.quiet", { type: "button", onclick: load }, "Try again"));
+    notice(
+      `${error.message} `,
+      make("button.quiet", { type: "button", onclick: load }, "Try again"),
+    );
   }
 }
 
@@ -64,7 +78,9 @@ function showDefaults() {
     : "Below each answer you see what the stack did to give it.";
   const samples = SAMPLES[it?.index ? "documents" : "plain"];
   find("samples").replaceChildren(
-    ...samples.map((text) => make("li", {}, make("button", { type: "button", onclick: () => send(text) }, text))),
+    ...samples.map((text) =>
+      make("li", {}, make("button", { type: "button", onclick: () => send(text) }, text)),
+    ),
   );
 }
 

@@ -49,11 +49,17 @@ async function addRequests(begin, subject, add) {
   const [kind, name] = subject.split(/:(.*)/);
   let before = "";
   for (let page = 0; page < MOST_PAGES; page++) {
-    const { data, next } = await askJson(`/admin/requests?limit=1000&before=${encodeURIComponent(before)}`);
+    const { data, next } = await askJson(
+      `/admin/requests?limit=1000&before=${encodeURIComponent(before)}`,
+    );
     for (const row of data) {
       if (name && row[kind] !== name) continue;
       const isError = !FINE.has(row.outcome);
-      add(Date.parse(row.started_at) / 1000, { ...tokensOf(row), requests: 1, errors: Number(isError) });
+      add(Date.parse(row.started_at) / 1000, {
+        ...tokensOf(row),
+        requests: 1,
+        errors: Number(isError),
+      });
     }
     if (!next || Date.parse(data.at(-1).started_at) / 1000 < begin) return false;
     before = next;
@@ -66,7 +72,11 @@ async function addDays(range, subject, add) {
   const [kind, name] = subject.split(/:(.*)/);
   if (name) query.set(kind, name);
   for (const row of (await askJson(`/admin/usage?${query}`)).data)
-    add(Date.parse(row.name) / 1000, { ...tokensOf(row), requests: row.requests, errors: row.errors });
+    add(Date.parse(row.name) / 1000, {
+      ...tokensOf(row),
+      requests: row.requests,
+      errors: row.errors,
+    });
 }
 
 const tokensOf = (row) => ({

@@ -4,7 +4,8 @@ import { askJson } from "./api.js";
 import { make } from "./dom.js";
 import { counted } from "./words.js";
 
-const NOT_YET = "The documents are not in the store yet. They are read in the background; ask again in a while.";
+const NOT_YET =
+  "The documents are not in the store yet. They are read in the background; ask again in a while.";
 
 const letter = (number) => String.fromCharCode(65 + (number % 26));
 
@@ -43,7 +44,8 @@ function filesOf(notes) {
 export function addPassages(place, headers, notes, question) {
   const context = contextOf(headers);
   if (!context) return;
-  if (context.isMissing) return place.append(make("h2", {}, "Sources"), make("p.note", {}, NOT_YET));
+  if (context.isMissing)
+    return place.append(make("h2", {}, "Sources"), make("p.note", {}, NOT_YET));
   const files = filesOf(notes);
   const cited = files.length
     ? make("ol.sources", {}, ...files.map((file, number) => sourceOf(file, number, context)))
@@ -54,7 +56,12 @@ export function addPassages(place, headers, notes, question) {
 }
 
 function sourceOf(file, number, context) {
-  return make("li", { id: context.idOf(file.id), tabindex: "-1" }, make("b", {}, letter(number)), ` ${file.name}`);
+  return make(
+    "li",
+    { id: context.idOf(file.id), tabindex: "-1" },
+    make("b", {}, letter(number)),
+    ` ${file.name}`,
+  );
 }
 
 function readButton(place, context, files, question) {
@@ -76,8 +83,18 @@ function passageList(found, files) {
   const items = found.map((it) => {
     const number = files.findIndex((file) => file.id === it.file_id);
     const mark = number < 0 ? "" : `, cited as ${letter(number)}`;
-    const title = make("summary", {}, it.filename, make("span.note", {}, ` score ${it.score.toFixed(2)}${mark}`));
-    return make("details.passage", { open: number >= 0 }, title, make("blockquote", {}, it.content.map((part) => part.text).join("\n")));
+    const title = make(
+      "summary",
+      {},
+      it.filename,
+      make("span.note", {}, ` score ${it.score.toFixed(2)}${mark}`),
+    );
+    return make(
+      "details.passage",
+      { open: number >= 0 },
+      title,
+      make("blockquote", {}, it.content.map((part) => part.text).join("\n")),
+    );
   });
   return make("div.passages", {}, ...items);
 }

@@ -51,7 +51,9 @@ function addBlocks(page, text, cites) {
         list = make(tag, tag === "ol" ? { start: parseInt(line.trim(), 10) } : {});
         page.append(list);
       }
-      list.append(make("li", {}, ...inline(line.replace(tag === "ul" ? BULLET : NUMBER, ""), cites)));
+      list.append(
+        make("li", {}, ...inline(line.replace(tag === "ul" ? BULLET : NUMBER, ""), cites)),
+      );
     }
     flush();
   }
@@ -71,5 +73,9 @@ function* inline(text, cites) {
 }
 
 function citation({ mark, title, href }) {
-  return make("sup.cite", {}, make("a", { href, title, "aria-label": `Source ${mark}: ${title}` }, mark));
+  return make(
+    "sup.cite",
+    {},
+    make("a", { href, title, "aria-label": `Source ${mark}: ${title}` }, mark),
+  );
 }

@@ -19,7 +19,13 @@ export async function readTrace(request) {
     const depth = depths.has(it.parent) ? depths.get(it.parent) + 1 : 0;
     depths.set(it.id, depth);
     const start = it.start_us / 1000;
-    return { name: it.name, start, length: it.end_us / 1000 - start, depth, note: noteOf(it.attributes) };
+    return {
+      name: it.name,
+      start,
+      length: it.end_us / 1000 - start,
+      depth,
+      note: noteOf(it.attributes),
+    };
   });
   return { spans, id: trace.trace_id, cost: trace.spans[0].attributes?.["glassgate.cost_usd"] };
 }
@@ -33,6 +39,15 @@ const noteOf = (attributes = {}) =>
 /** The waits that a client can tell apart. */
 export function seenFromHere({ begun, headers, first, last, end }) {
   const waits = [["to the headers", begun, headers || end]];
-  if (first) waits.push(["to the first token", headers, first], ["the rest", first, last], ["to the end", last, end]);
-  return waits.map(([name, from, to]) => ({ name, start: from - begun, length: Math.max(0, to - from) }));
+  if (first)
+    waits.push(
+      ["to the first token", headers, first],
+      ["the rest", first, last],
+      ["to the end", last, end],
+    );
+  return waits.map(([name, from, to]) => ({
+    name,
+    start: from - begun,
+    length: Math.max(0, to - from),
+  }));
 }

@@ -18,15 +18,23 @@ const subject = () => find("subject").value;
 
 async function load() {
   const mine = ++turn;
-  if (!key.get()) return wantKey("Usage is for a key with the scope admin: glassgate keys create NAME --scope admin");
+  if (!key.get())
+    return wantKey(
+      "Usage is for a key with the scope admin: glassgate keys create NAME --scope admin",
+    );
   try {
     const setting = await settingOf();
     showSubjects(setting);
     const figures = await figuresOf(range(), subject());
     const limits = await limitsOf(setting, subject(), figures);
-    const [forecast, lines] = await Promise.all([askJson("/admin/usage/forecast"), askJson(linesPath())]);
+    const [forecast, lines] = await Promise.all([
+      askJson("/admin/usage/forecast"),
+      askJson(linesPath()),
+    ]);
     if (mine !== turn) return;
-    notice(figures.isCut ? "There were more requests than this page reads; the oldest are missing." : "");
+    notice(
+      figures.isCut ? "There were more requests than this page reads; the oldest are missing." : "",
+    );
     find("report").hidden = false;
     shown = { figures, limits };
     drawPlots(figures, limits);
@@ -41,20 +49,46 @@ async function load() {
 /** What changes seldom: whose usage there can be, and what limits they have. */
 async function settingOf() {
   const paths = ["/admin/releases", "/admin/teams", "/admin/keys?limit=1000", "/admin/budgets"];
-  const [releases, teams, keys, budgets] = (await Promise.all(paths.map((it) => askJson(it)))).map((it) => it.data);
-  return { families: releases.map((it) => it.family), teams, keys, budgets, config: (await askJson("/admin/config")).data };
+  const [releases, teams, keys, budgets] = (await Promise.all(paths.map((it) => askJson(it)))).map(
+    (it) => it.data,
+  );
+  return {
+    families: releases.map((it) => it.family),
+    teams,
+    keys,
+    budgets,
+    config: (await askJson("/admin/config")).data,
+  };
 }
 
 function showSubjects({ families, teams, keys }) {
   const chosen = subject();
   const group = (label, options) =>
-    options.length ? make("optgroup", { label }, ...options.map(([value, text]) => make("option", { value }, text))) : null;
+    options.length
+      ? make(
+          "optgroup",
+          { label },
+          ...options.map(([value, text]) => make("option", { value }, text)),
+        )
+      : null;
   const groups = [
-    group("Families", [...new Set(families)].map((it) => [`family:${it}`, it])),
-    group("Teams", teams.map((it) => [`team:${it.name}`, it.name])),
-    group("Keys", keys.map((it) => [`key:${it.id}`, `${it.name} (${it.id})`])),
+    group(
+      "Families",
+      [...new Set(families)].map((it) => [`family:${it}`, it]),
+    ),
+    group(
+      "Teams",
+      teams.map((it) => [`team:${it.name}`, it.name]),
+    ),
+    group(
+      "Keys",
+      keys.map((it) => [`key:${it.id}`, `${it.name} (${it.id})`]),
+    ),
   ];
-  find("subject").replaceChildren(make("option", { value: "global" }, "everybody"), ...groups.filter(Boolean));
+  find("subject").replaceChildren(
+    make("option", { value: "global" }, "everybody"),
+    ...groups.filter(Boolean),
+  );
   find("subject").value = chosen;
 }
 
@@ -69,28 +103,57 @@ function showSums(figures, forecast) {
   const requests = sumOf(figures.requests);
   const errors = sumOf(figures.errors);
   const month = `${money(Number(forecast.so_far))} this month`;
-  const then = forecast.expected === null ? month : `${month}, ${money(Number(forecast.expected))} by its end`;
+  const then =
+    forecast.expected === null ? month : `${month}, ${money(Number(forecast.expected))} by its end`;
   const sums = [
     ["Requests", format(requests), range().text],
     ["Tokens in", format(sumOf(figures.prompt)), `${format(sumOf(figures.cached))} cached`],
     ["Tokens out", format(sumOf(figures.completion)), ""],
     ["Cost", money(sumOf(figures.cost)), subject() === "global" ? then : ""],
-    ["Errors", format(errors), requests ? `${((100 * errors) / requests).toFixed(1)} % of requests` : ""],
+    [
+      "Errors",
+      format(errors),
+      requests ? `${((100 * errors) / requests).toFixed(1)} % of requests` : "",
+    ],
   ];
   const items = sums.map(([term, value, note]) =>
-    make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd.note", {}, note)));
+    make("div", {}, make("dt", {}, term), make("dd", {}, value), make("dd.note", {}, note)),
+  );
   find("sums").replaceChildren(...items);
 }
 
 function showTable(lines) {
-  const heads = [find("by").value, "requests", "errors", "tokens in", "cached", "tokens out", "cost"];
+  const heads = [
+    find("by").value,
+    "requests",
+    "errors",
+    "tokens in",
+    "cached",
+    "tokens out",
+    "cost",
+  ];
   const head = make("tr", {}, ...heads.map((it) => make("th", { scope: "col" }, it)));
   const rows = lines.map((it) => {
-    const cells = [it.requests, it.errors, it.prompt_tokens, it.cached_tokens, it.completion_tokens].map(format);
+    const cells = [
+      it.requests,
+      it.errors,
+      it.prompt_tokens,
+      it.cached_tokens,
+      it.completion_tokens,
+    ].map(format);
     const name = it.title ? `${it.title} (${it.name})` : it.name || "none";
-    return make("tr", {}, make("th", { scope: "row" }, name), ...[...cells, money(Number(it.cost))].map((cell) => make("td", {}, cell)));
+    return make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, name),
+      ...[...cells, money(Number(it.cost))].map((cell) => make("td", {}, cell)),
+    );
   });
-  const none = make("tr", {}, make("td", { colspan: String(heads.length) }, "Nobody, in these days."));
+  const none = make(
+    "tr",
+    {},
+    make("td", { colspan: String(heads.length) }, "Nobody, in these days."),
+  );
   const body = make("tbody", {}, ...(rows.length ? rows : [none]));
   const caption = make("caption.note", {}, `Whole days in UTC, since ${range().since()}`);
   find("table").replaceChildren(caption, make("thead", {}, head), body);
@@ -103,7 +166,10 @@ function sayWhyNot(error) {
 
 function wantKey(reason) {
   find("report").hidden = true;
-  notice(`${reason}. `, make("button.quiet", { type: "button", onclick: () => askForKey(reason) }, "Enter a key"));
+  notice(
+    `${reason}. `,
+    make("button.quiet", { type: "button", onclick: () => askForKey(reason) }, "Enter a key"),
+  );
   askForKey(reason);
 }
 

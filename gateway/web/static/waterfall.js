@@ -12,7 +12,13 @@ export function waterfall(spans, caption) {
     bar.style.inlineSize = `${Math.max((100 * it.length) / total, 0.4)}%`;
     const name = make("th", { scope: "row", title: it.note ?? null }, it.name);
     name.style.paddingInlineStart = `${0.9 * (it.depth ?? 0)}em`;
-    return make("tr", {}, name, make("td.track", {}, bar), make("td.ms", {}, milliseconds(it.length)));
+    return make(
+      "tr",
+      {},
+      name,
+      make("td.track", {}, bar),
+      make("td.ms", {}, milliseconds(it.length)),
+    );
   });
   return make("table.waterfall", {}, make("caption", {}, caption), make("tbody", {}, ...rows));
 }

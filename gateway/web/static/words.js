@@ -10,7 +10,9 @@ export const counted = (number, noun) => `${format(number)} ${noun}${number === 
 /** Dollars, with as many places as the amount needs. */
 export function money(dollars) {
   const isSmall = dollars && Math.abs(dollars) < 0.1;
-  const places = isSmall ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+  const places = isSmall
+    ? { maximumSignificantDigits: 2 }
+    : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
   return `$${new Intl.NumberFormat("en", places).format(dollars)}`;
 }
 

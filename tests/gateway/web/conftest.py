@@ -62,7 +62,7 @@ def _watch(page: Any, origin: str, problems: list[str]) -> None:
 @pytest.fixture
 def check_access() -> Callable[[Any], Any]:
     """`await check_access(page)`: axe-core finds nothing wrong, and the page is not too wide."""
-    from axe_playwright_python.async_playwright import Axe
+    from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 
     async def check(page: Any) -> None:
         found = (await Axe().run(page)).response["violations"]

@@ -51,9 +51,10 @@ async def test_an_answer_is_shown_as_it_comes_and_then_what_the_stack_did(
             assert await text.inner_text() == "Paris it is"
             assert found["Release"] == "town-1"
             assert (found["Tokens in"], found["Tokens out"]) == ("7", "3")
-            assert found["Ended by"] == "stop"
+            assert (found["Cost"], found["Ended by"]) == ("$0.013", "stop")
             assert found["Request"].startswith("req_")
-            assert await page.locator(".waterfall tr").count() >= 3
+            stages = await page.locator(".waterfall th").all_inner_texts()
+            assert {"chat town", "admit", "attempt up", "settle"} <= set(stages)
             assert await page.locator("#send").is_visible()
         asked = house.upstream.requests[0]
         assert asked["messages"] == [{"role": "user", "content": "capital of France?"}]

@@ -1,8 +1,8 @@
 """Whom one request asks next, and when: the retry budget, back-off and held targets.
 
-A target that fails is asked again after a full-jitter back-off, up to `retries.per_target` times;
-one that wants to be left alone (429, Retry-After) is passed over while another may be asked, and
-waited for where there is none and the wait is short.
+A target that fails is asked again after a full-jitter back-off, up to `retries.per_target` times,
+and after a silence only at another replica. One that wants to be left alone (429, Retry-After) is
+passed over while another may be asked, and waited for where there is none and the wait is short.
 """
 
 import asyncio
@@ -52,11 +52,19 @@ class Itinerary:
         num_tries = sum(it is target for it, _ in self._failures)
         if verdict == "client":
             self._refused(target, error)
-        elif verdict == "elsewhere" or num_tries > self._retries.per_target:
+        elif num_tries > self._retries.per_target:
             self._left.remove(target)
+        elif verdict == "elsewhere":
+            if not (error.is_timeout and self._has_another(target)):
+                self._left.remove(target)
         elif error.retry_after is None:
             most = min(self._retries.backoff_s * 2 ** (num_tries - 1), self._retries.backoff_max_s)
             self._backoff = self._pool.rng.uniform(0, most)
+
+    def _has_another(self, target: Target) -> bool:
+        """A replica that may be asked now and has not failed this request: not all are silent."""
+        lease = self._pool.pick(target, self._failed_urls)
+        return lease is not None and lease.base_url not in self._failed_urls
 
     def recover(self, error: UpstreamError) -> None:
         """From now on only who can continue a message is asked, and `error` is why."""

@@ -125,6 +125,24 @@ def test_nobody_open(run_virtual: Any) -> None:
     run_virtual(test)
 
 
+def test_silence_of_one_replica_sends_to_another(run_virtual: Any) -> None:
+    """At once, and never twice to the same one."""
+    two = Target(name="t", model="m", base_urls=("http://t1/v1", "http://t2/v1"))
+
+    async def test(pool: Pool) -> None:
+        loop, asked = asyncio.get_running_loop(), []
+        itinerary, before = Itinerary([two, B], None, RETRIES, pool), loop.time()
+        for _ in range(3):
+            lease = await itinerary.next()
+            asked.append(lease.base_url)
+            itinerary.failed(lease, SILENT)
+        assert sorted(asked[:2]) == list(two.base_urls)
+        assert asked[2] == B.base_urls[0]
+        assert loop.time() == before
+
+    run_virtual(test)
+
+
 def test_recovery_asks_only_who_can_continue(run_virtual: Any) -> None:
     async def test(pool: Pool) -> None:
         itinerary = Itinerary([A, B, GOES_ON], LARGE, RETRIES, pool)

@@ -20,6 +20,8 @@ ROOMS = {
     "ops": "what runs it; no Python",
 }
 HEADING = "## The map\n"
+COMMENT = re.compile(r"(?:(?:#|--|//)[^\n]*\n)+|/\*.*?\*/|<!--.*?-->", re.DOTALL)
+NO_FILE_OF_OURS = re.compile(r"__init__\.py$|/[_.][^/]*/|/\.|/vendor/")
 MAP = re.compile(rf"(?<={re.escape(HEADING)}).*?(?=\n## )", re.DOTALL)
 
 
@@ -27,7 +29,7 @@ def files() -> list[str]:
     """The files of the rooms."""
     paths = (path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file())
     names = (path.relative_to(ROOT).as_posix() for path in paths)
-    return sorted(name for name in names if not re.search(r"__init__\.py$|/[_.][^/]*/|/\.", name))
+    return sorted(name for name in names if not NO_FILE_OF_OURS.search(name))
 
 
 def says(path: Path) -> str:
@@ -38,8 +40,8 @@ def says(path: Path) -> str:
     elif path.suffix == ".md":
         found = yaml.safe_load(content.split("---")[1])["notes"]
     else:
-        comment = re.match(r"((?:(?:#|--) ?.*\n)+)", content)
-        found = re.sub(r"(?m)^(#|--) ?", "", comment[1] if comment else "")
+        comment = COMMENT.match(content)
+        found = re.sub(r"(?m)^(#|--|//|/\*|<!--) ?|(\*/|-->)$", "", comment[0] if comment else "")
     sentence = re.split(r"\.(?:\s|$)|:?\n\n", found, maxsplit=1)[0]
     if not sentence:
         raise ValueError(f"{path.relative_to(ROOT)} does not say what it is")

@@ -7,6 +7,7 @@ Databases are imported when a command runs: they take half a second.
 
 import functools
 import getpass
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,11 @@ def opened(path: Path | None, write: bool) -> Iterator[tuple["sa.Connection", "C
 def by_me(why: str = "") -> "By":
     from gateway.store.audit import By
 
-    return By(f"cli:{getpass.getuser()}", why)
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # in a container a user often has no name
+        name = str(os.getuid())
+    return By(f"cli:{name}", why)
 
 
 def put_out(rows: Sequence[dict[str, Any]], form: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,13 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
     result = CliRunner().invoke(keys.keys, args)
     assert result.exit_code == 1
     assert result.output == "Error: the store cannot be opened: file is not a database\n"
+
+
+def test_a_user_without_a_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    run("keys create alice")
+    told, *_ = rows(run("audit --format json"))
+    assert told["actor"] == f"cli:{os.getuid()}"

@@ -107,9 +107,17 @@ def test_what_is_copied_and_mounted_is_there() -> None:
             missing = [it for it in line.split()[1:-1] if not (ROOT / it).exists()]
             assert not [it for it in missing if not it.startswith("requirements/")]
     mounts = [it for one in compose()["services"].values() for it in one.get("volumes", ())]
-    files = [it.split(":")[0] for it in mounts if it.startswith("./docker")]
-    assert files
-    assert all((OPS / it).is_file() for it in files)
+    here = [OPS / it.split(":")[0] for it in mounts if it.startswith("./")]
+    assert here
+    assert all(it.exists() for it in here)
+    scraping = yaml.safe_load((OPS / "docker" / "prometheus.yml").read_text())
+    for path in scraping["rule_files"]:
+        assert (OPS / "prometheus" / Path(path).name).is_file()
+    (source,) = yaml.safe_load((OPS / "docker" / "grafana-datasource.yaml").read_text())[
+        "datasources"
+    ]
+    for path in (OPS / "grafana").glob("*.json"):
+        assert f'"uid": "{source["uid"]}"' in path.read_text()
 
 
 def test_systemd_likes_the_unit(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_required_gives_valid_calls(client, seed):
         check(call)
 
 
+@pytest.mark.parametrize("max_tokens", [1, 12, 60])
+def test_a_call_that_was_cut_off_says_so(client, max_tokens):
+    choice = ask(client, tool_choice="required", max_tokens=max_tokens).choices[0]
+    assert choice.finish_reason == "length"
+    assert choice.message.content or choice.message.tool_calls
+
+
 def test_named_gives_one_call_of_that_function(client):
     named = {"type": "function", "function": {"name": "get_weather"}}
     (call,) = ask(client, tool_choice=named).choices[0].message.tool_calls

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -43,6 +44,9 @@ class Finding(NamedTuple):
     text: str
 
 
+ok, warn, bad = (partial(Finding, state) for state in ("ok", "warn", "bad"))
+
+
 @click.command()
 @CONFIG
 def doctor(config: Path | None) -> None:
@@ -65,16 +69,16 @@ def examine(path: Path | None) -> Iterator[Finding]:
         setup = make_setup(loaded)
         config_keys(loaded.config)
     except ConfigError as error:
-        yield Finding("bad", "config", str(error))
+        yield bad("config", str(error))
         return
     config = loaded.config
-    yield Finding("ok", "config", f"{loaded.path}: {len(config.families)} families")
+    yield ok("config", f"{loaded.path}: {len(config.families)} families")
     yield from _files(config, loaded.path)
     yield from _ports(config)
     yield from _store(config)
     yield from _redis("redis", config.redis.url, config)
     yield from _redis("answer_cache", config.answer_cache.redis_url, config)
-    if config.local is not None:
+    if config.local is not None and not config.local.profile:
         yield from _models(config.local)
     yield from asyncio.run(_upstreams(setup))
 
@@ -86,18 +90,18 @@ def _files(config: "Config", path: Path) -> Iterator[Finding]:
     for subject, folder in folders.items():
         there = next(it for it in (folder.absolute(), *folder.absolute().parents) if it.exists())
         if not os.access(there, os.W_OK | os.X_OK):
-            yield Finding("bad", subject, f"{there} may not be written: chown it to this user")
+            yield bad(subject, f"{there} may not be written: chown it to this user")
         elif shutil.disk_usage(there).free < FREE_BYTES:
-            yield Finding("warn", subject, f"{there} has less than 1 GiB left: make room")
+            yield warn(subject, f"{there} has less than 1 GiB left: make room")
     secret = [Path(it.api_key_file) for it in config.upstreams.values() if it.api_key_file]
     secret += [path] if any(it.headers for it in config.upstreams.values()) else []
     for file in secret:
         if file.stat().st_mode & 0o004:
-            yield Finding("warn", "secrets", f"everybody may read {file}: chmod o-r {file}")
+            yield warn("secrets", f"everybody may read {file}: chmod o-r {file}")
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files < (needed := 2 * config.server.max_in_flight + 256):
         text = f"{files} open files do not last for server.max_in_flight: ulimit -n {needed}"
-        yield Finding("warn", "open files", text)
+        yield warn("open files", text)
 
 
 def _ports(config: "Config") -> Iterator[Finding]:
@@ -108,13 +112,13 @@ def _ports(config: "Config") -> Iterator[Finding]:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             socket.create_server((host, port), family=family).close()
-            yield Finding("ok", subject, f"{port} is free")
+            yield ok(subject, f"{port} is free")
         except OSError as error:
             if _answers(f"http://127.0.0.1:{port}{path}"):
-                yield Finding("ok", subject, f"one of ours answers on {port} already")
+                yield ok(subject, f"one of ours answers on {port} already")
             else:
                 text = f"{host}:{port}: {error.strerror}: choose another, or stop who has it"
-                yield Finding("bad", subject, text)
+                yield bad(subject, text)
 
 
 def _answers(url: str) -> bool:
@@ -135,7 +139,7 @@ def _store(config: "Config") -> Iterator[Finding]:
     num_keys = len(config.keys)
     try:
         if _is_new(config.store.url):
-            yield Finding("ok", "store", f"{config.store.url} will be made at the first start")
+            yield ok("store", f"{config.store.url} will be made at the first start")
         else:
             engine = make_engine(config.store.url)
             with engine.connect() as connection:
@@ -143,11 +147,11 @@ def _store(config: "Config") -> Iterator[Finding]:
             engine.dispose()
     except (Unavailable, sa.exc.DBAPIError) as error:
         text = str(getattr(error, "orig", error)).strip().replace("\n", " ")
-        yield Finding("bad", "store", f"{text}: check store.url, and that the database runs")
+        yield bad("store", f"{text}: check store.url, and that the database runs")
         return
     if not num_keys and not is_loopback(config.server.host):
         text = "none, and the gateway is to listen beyond loopback: glassgate keys create NAME"
-        yield Finding("bad", "keys", text)
+        yield bad("keys", text)
 
 
 def _is_new(url: str) -> bool:
@@ -165,19 +169,19 @@ def _look_into(connection: "sa.Connection") -> Generator[Finding, None, int]:
         yield _clock("store", float(connection.scalar(now) or 0), before)
         known = "SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'"
         if not connection.scalar(sa.text(known)):
-            yield Finding("warn", "store", "vector stores need pgvector: install the extension")
+            yield warn("store", "vector stores need pgvector: install the extension")
     if not sa.inspect(connection).has_table("alembic_version"):
-        yield Finding("ok", "store", "empty: the tables will be made at the first start")
+        yield ok("store", "empty: the tables will be made at the first start")
         return 0
     level = str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")))
     if level > HEAD:
         text = f"of version {level}, newer than this Glassgate ({HEAD}): install the newer one"
-        yield Finding("bad", "store", text)
+        yield bad("store", text)
     elif level < HEAD:
         text = f"of version {level}, will be brought to {HEAD} at the next start: back it up first"
-        yield Finding("warn", "store", text)
+        yield warn("store", text)
     else:
-        yield Finding("ok", "store", f"{connection.dialect.name} answers, version {level}")
+        yield ok("store", f"{connection.dialect.name} answers, version {level}")
     return int(connection.scalar(sa.text("SELECT count(*) FROM keys")) or 0)
 
 
@@ -187,7 +191,7 @@ def _redis(section: str, url: str, config: "Config") -> Iterator[Finding]:
     try:
         from redis import Redis, RedisError
     except ImportError:
-        yield Finding("bad", section, "redis-py is absent: pip install 'glassgate[redis]'")
+        yield bad(section, "redis-py is absent: pip install 'glassgate[redis]'")
         return
     try:
         with Redis.from_url(url, socket_timeout=WAIT_S, socket_connect_timeout=WAIT_S) as redis:
@@ -198,15 +202,15 @@ def _redis(section: str, url: str, config: "Config") -> Iterator[Finding]:
             yield _clock(section, seconds + micros / 1e6, before)
             policy = redis.info("memory").get("maxmemory_policy", "noeviction")
     except (RedisError, OSError, ValueError) as error:
-        yield Finding("bad", section, f"{error}: check its URL, and that the server runs")
+        yield bad(section, f"{error}: check its URL, and that the server runs")
         return
-    yield Finding("ok", section, f"answers in {took_ms:.1f} ms")
+    yield ok(section, f"answers in {took_ms:.1f} ms")
     if took_ms > config.redis.timeout_ms / 2:
         text = f"that is near redis.timeout_ms = {config.redis.timeout_ms:g}: raise it, or move"
-        yield Finding("warn", section, text)
+        yield warn(section, text)
     if policy != "noeviction" and section == "redis":
         text = f"{policy} forgets counts of limits: CONFIG SET maxmemory-policy noeviction"
-        yield Finding("warn", section, text)
+        yield warn(section, text)
 
 
 def _clock(whose: str, theirs: float, before: float) -> Finding:
@@ -214,8 +218,8 @@ def _clock(whose: str, theirs: float, before: float) -> Finding:
     skew = max(before - theirs, theirs - time.time(), 0.0)
     if skew > MAX_SKEW_S:
         text = f"{skew:.1f} s apart from here: run an NTP client on both machines"
-        return Finding("bad", f"clock of {whose}", text)
-    return Finding("ok", f"clock of {whose}", "agrees with this machine's")
+        return bad(f"clock of {whose}", text)
+    return ok(f"clock of {whose}", "agrees with this machine's")
 
 
 def _models(local: "Local") -> Iterator[Finding]:
@@ -225,13 +229,13 @@ def _models(local: "Local") -> Iterator[Finding]:
     states = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
     for name in filter(None, (local.model, local.embedder)):
         if "here" in states.get(name, ()) or name == "tiny-random" or Path(name).exists():
-            yield Finding("ok", f"model {name}", "is here and whole")
+            yield ok(f"model {name}", "is here and whole")
         elif name in states:
-            yield Finding("bad", f"model {name}", f"absent or damaged: glassgate pull {name}")
+            yield bad(f"model {name}", f"absent or damaged: glassgate pull {name}")
         else:
-            yield Finding("bad", f"model {name}", "no such name, file or folder: see local")
+            yield bad(f"model {name}", "no such name, file or folder: see local")
     if "kernels" in states and "absent" in states["kernels"]:
-        yield Finding("warn", "kernels", "not compiled yet: the first start takes a minute longer")
+        yield warn("kernels", "not compiled yet: the first start takes a minute longer")
 
 
 async def _upstreams(setup: "Setup") -> list[Finding]:
@@ -258,10 +262,10 @@ async def _ask(target: "Target", url: str) -> Finding:
             body = await reply.json(content_type=None) if reply.ok else {}
     except (aiohttp.ClientError, OSError, ValueError) as error:
         text = f"{url}: {str(error) or type(error).__name__}: start it, or correct base_url"
-        return Finding("bad", subject, text)
+        return bad(subject, text)
     if reply.status in (401, 403):
-        return Finding("bad", subject, f"{url} refuses the key: correct api_key_env or _file")
+        return bad(subject, f"{url} refuses the key: correct api_key_env or _file")
     listed = {it.get("id") for it in body.get("data", ())} if isinstance(body, dict) else set()
     if target.model in listed:
-        return Finding("ok", subject, f"{url} serves {target.model}")
-    return Finding("warn", subject, f"{url} answers, but does not list {target.model}")
+        return ok(subject, f"{url} serves {target.model}")
+    return warn(subject, f"{url} answers, but does not list {target.model}")

@@ -79,6 +79,7 @@ class Local(Section):
     threads: int = 0  # 0: the model server decides
     strict: bool = False  # refuse request fields that it does not know
     profile: str = ""  # of a machine to emulate: then no weights are loaded
+    loras: dict[str, str] = {}  # adapters of the chat model: name → PEFT folder
     ready_s: float = 120.0
     backoff_s: float = 0.25  # before the first restart; doubles up to backoff_max_s
     backoff_max_s: float = 10.0
@@ -254,7 +255,7 @@ class Index(Section):
     fusion: Literal["rrf", "min-max"] = "min-max"
     top_k: int = 6  # passages, at most
     threshold: float = 0.0  # the cosine below which a passage is not relevant; 0: all are
-    order: Literal["best_first", "best_last"] = "best_last"
+    order: Literal["best_first", "best_last"] = "best_first"  # by make bench-rag
     rerank: str = ""  # the family whose likelihood of the question orders the passages anew
     on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant
 

@@ -124,6 +124,8 @@ def command(config: Local) -> list[str]:
         words += ["--runner", "emulated", "--profile", config.profile]
     for name, folder in config.adapters.items():
         words += ["--lora-modules", f"{name}={folder}"]
+    for name, folder in config.loras.items():
+        words += ["--lora-modules", f"{name}={folder}"]
     if config.strict:
         words.append("--strict")
     if config.threads:

@@ -88,5 +88,6 @@ def test_the_childs_command() -> None:
     assert "--strict" in words
     assert "--embedder" not in words
     assert "--runner" not in words
-    words = command(Local(profile="p.toml"))
+    words = command(Local(profile="p.toml", loras={"polite": "adapters/polite"}))
+    assert words[words.index("--lora-modules") + 1] == "polite=adapters/polite"
     assert words[words.index("--runner") :][:4] == ["--runner", "emulated", "--profile", "p.toml"]

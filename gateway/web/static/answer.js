@@ -2,7 +2,7 @@
 
 import { ask, events, Refused } from "./api.js";
 import { make } from "./dom.js";
-import { addPassages, contextOf } from "./passages.js";
+import { addPassages, citesOf } from "./passages.js";
 import { prose } from "./prose.js";
 import { newTrace, readTrace, seenFromHere } from "./trace.js";
 import { waterfall } from "./waterfall.js";
@@ -78,8 +78,7 @@ export class Answer {
   }
 
   #show() {
-    const context = contextOf(this.headers);
-    if (this.said) this.text.replaceChildren(prose(this.said, context?.cites(this.notes) ?? []));
+    if (this.said) this.text.replaceChildren(prose(this.said, citesOf(this.headers, this.notes)));
     else if (this.times.end) this.text.replaceChildren(make("p.note", {}, "Nothing was said."));
     this.onPaint();
   }

@@ -8,31 +8,15 @@ const NOT_YET =
   "The documents are not in the store yet. They are read in the background; ask again in a while.";
 
 const letter = (number) => String.fromCharCode(65 + (number % 26));
+const placeOf = (headers, file) => `${headers.get("x-request-id")}-${file}`;
 
-/** What x-glassgate-context says; null where no document was asked. */
-export function contextOf(headers) {
-  const said = headers.get("x-glassgate-context");
-  if (!said) return null;
-  const parts = Object.fromEntries(said.split(/;\s*/).map((it) => it.split("=", 2)));
-  const request = headers.get("x-request-id") ?? "";
-  const store = (parts.store ?? "").replace(/@\d+$/, "");
-  const dropped = Number(parts["dropped-threshold"] ?? 0) + Number(parts["dropped-budget"] ?? 0);
-  return {
-    store,
-    given: Number(parts.passages),
-    found: Number(parts.passages) + dropped,
-    tokens: Number(parts.tokens),
-    isMissing: parts.search === "missing",
-    /** Marks for the text, a letter for each file. */
-    cites: (notes) => {
-      const files = filesOf(notes);
-      return notes.map((it) => {
-        const mark = letter(files.findIndex((file) => file.id === it.file_id));
-        return { at: it.index, mark, title: it.filename, href: `#${request}-${it.file_id}` };
-      });
-    },
-    idOf: (file) => `${request}-${file}`,
-  };
+/** Marks for an answer's text, a letter for each cited file. */
+export function citesOf(headers, notes) {
+  const files = filesOf(notes);
+  return notes.map((it) => {
+    const mark = letter(files.findIndex((file) => file.id === it.file_id));
+    return { at: it.index, mark, title: it.filename, href: `#${placeOf(headers, it.file_id)}` };
+  });
 }
 
 function filesOf(notes) {
@@ -43,28 +27,42 @@ function filesOf(notes) {
 /** Into `place`: the cited files, and on demand what the store says to the question. */
 export function addPassages(place, headers, notes, question) {
   const context = contextOf(headers);
-  if (!context) return;
-  if (context.isMissing)
-    return place.append(make("h2", {}, "Sources"), make("p.note", {}, NOT_YET));
   const files = filesOf(notes);
-  const cited = files.length
-    ? make("ol.sources", {}, ...files.map((file, number) => sourceOf(file, number, context)))
-    : make("p.note", {}, "No sentence of the answer could be traced to a passage.");
-  const heard = `The model read ${counted(context.given, "passage")}, ${counted(context.tokens, "token")}.`;
-  place.append(make("h2", {}, "Sources"), make("p.note", {}, heard), cited);
-  if (context.found) place.append(readButton(place, context, files, question));
+  if (!context && !files.length) return;
+  place.append(make("h2", {}, "Sources"));
+  if (context) place.append(make("p.note", {}, heardOf(context)));
+  const items = files.map(({ id, name }, number) => {
+    const place = { id: placeOf(headers, id), tabindex: "-1" };
+    return make("li", place, make("b", {}, letter(number)), ` ${name}`);
+  });
+  if (files.length) place.append(make("ol.sources", {}, ...items));
+  if (context?.found) place.append(readButton(context, files, question));
 }
 
-function sourceOf(file, number, context) {
-  return make(
-    "li",
-    { id: context.idOf(file.id), tabindex: "-1" },
-    make("b", {}, letter(number)),
-    ` ${file.name}`,
+/** What x-glassgate-context says; null where no document was asked, as for a kept answer. */
+function contextOf(headers) {
+  const said = headers.get("x-glassgate-context");
+  if (!said) return null;
+  const parts = Object.fromEntries(said.split(/;\s*/).map((it) => it.split("=", 2)));
+  const [given, ...dropped] = ["passages", "dropped-threshold", "dropped-budget"].map((it) =>
+    Number(parts[it] ?? 0),
   );
+  return {
+    store: (parts.store ?? "").replace(/@\d+$/, ""),
+    given,
+    found: given + dropped[0] + dropped[1],
+    tokens: Number(parts.tokens),
+    isMissing: parts.search === "missing",
+  };
 }
 
-function readButton(place, context, files, question) {
+function heardOf({ isMissing, given, found, tokens }) {
+  if (isMissing) return NOT_YET;
+  const read = `The model read ${counted(given, "passage")}, ${counted(tokens, "token")}`;
+  return found > given ? `${read}, of ${found} that were found.` : `${read}.`;
+}
+
+function readButton(context, files, question) {
   const button = make("button.quiet", { type: "button" }, "Read what was found");
   button.onclick = async () => {
     button.disabled = true;

@@ -22,6 +22,7 @@ async function load() {
     return wantKey(
       "Usage is for a key with the scope admin: glassgate keys create NAME --scope admin",
     );
+  if (find("report").hidden) notice("Reading the ledger…");
   try {
     const setting = await settingOf();
     showSubjects(setting);

@@ -126,6 +126,7 @@ async def test_sources_are_marked_and_can_be_read(
         await fill_store(house, "tea", "tea.md", f"# Tea\n\n{text}\n")
         house.upstream.pieces[:3] = [say.word("Green tea steeps for two minutes. So they say.")]
         async with visit(house, "/") as page:
+            await page.fill("#temperature", "0")
             await ask(page, "How long does green tea steep?")
             await facts(page)
             assert await page.locator(".cite").inner_text() == "A"
@@ -135,6 +136,10 @@ async def test_sources_are_marked_and_can_be_read(
             await page.get_by_role("button", name="Read what was found").click()
             assert text in await page.locator(".passage blockquote").inner_text()
             await check_access(page)
+            await page.click("#clear")
+            await ask(page, "How long does green tea steep?")
+            assert (await facts(page))["Cache"] == "hit"
+            assert "tea.md" in await page.locator(".sources").inner_text()
 
 
 async def fill_store(house: Any, name: str, filename: str, text: str) -> None:

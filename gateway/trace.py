@@ -33,7 +33,8 @@ def join(traceparent: str, sample: float) -> Place:
     if match := _PARENT.fullmatch(traceparent):
         trace_id, parent_id, flags = match.groups()
         return Place(trace_id, new_id(8), parent_id, bool(int(flags, 16) & 1))
-    return Place(new_id(16), new_id(8), "", random.random() < sample)  # noqa: S311 - no secret
+    ids = new_id(24)
+    return Place(ids[:32], ids[32:], "", random.random() < sample)  # noqa: S311 - no secret
 
 
 def request_id(given: str) -> str:
@@ -44,5 +45,5 @@ def request_id(given: str) -> str:
 
 
 def new_id(num_bytes: int) -> str:
-    """Hexadecimal, and never all zeros, which W3C takes for no id."""
-    return f"{random.getrandbits(8 * num_bytes) or 1:0{2 * num_bytes}x}"
+    """Hexadecimal."""
+    return f"{random.getrandbits(8 * num_bytes):0{2 * num_bytes}x}"

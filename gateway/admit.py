@@ -53,7 +53,7 @@ class Admitted:
         state.ledger.settle(self._row, call, cost)
         call.mark("settle")
         state.metrics.observe(call, cost)
-        state.traces.take(call, self._row.id)
+        state.traces.take(call, cost, self._row.id)
         used = Amounts(tokens=call.usage.prompt + call.usage.completion, cost=cost)
         await state.admission.settle(self._grant, used)
         if answer is not None and answer is not error:

@@ -43,14 +43,15 @@ class Recorder:
         self._waiting: list[tuple[str, Trace]] = []
         self._lock = asyncio.Lock()
 
-    def take(self, call: Call, row_id: str) -> None:
-        """A call is settled; it is traced if its caller or chance said so, or if we failed it."""
+    def take(self, call: Call, cost: int, row_id: str) -> None:
+        """A call is settled, for `cost` nano-dollars; it is traced if its caller or chance said so,
+        or if we failed it."""
         if not call.trace.is_sampled and call.status < 500:
             return
         if len(self._waiting) >= MAX_WAITING:
             self.counts["dropped"] += 1
             return
-        self._waiting.append((row_id, make_trace(call, self._config.prompts)))
+        self._waiting.append((row_id, make_trace(call, cost, self._config.prompts)))
 
     async def run(self) -> None:
         """Writes what waits, and forgets what is old, until cancelled."""

@@ -18,6 +18,7 @@ import msgspec
 
 from gateway import money, semconv
 from gateway.call import Call
+from gateway.money import NANO
 from gateway.routing.attempts import Attempt
 from gateway.trace import new_id
 
@@ -46,10 +47,10 @@ class Trace(msgspec.Struct, frozen=True):
     spans: list[Span]
 
 
-def make_trace(call: Call, with_messages: bool) -> Trace:
-    """Of a call that is settled."""
+def make_trace(call: Call, cost: int, with_messages: bool) -> Trace:
+    """Of a call that is settled, for `cost` nano-dollars."""
     age = time.monotonic() - call.started
-    attributes = _about(call)
+    attributes = _about(call) | {"glassgate.cost_usd": cost / NANO}
     if with_messages and (asked := call.body.get("messages") or call.body.get("input")):
         attributes[semconv.INPUT_MESSAGES] = msgspec.json.encode(asked).decode()[:MAX_MESSAGES]
     place = call.trace

@@ -26,7 +26,8 @@ async def trace_of(house: Any, name: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_the_stages_of_a_request_are_its_spans(open_house: Any) -> None:
-    async with open_house() as house:
+    prices = [{"prompt": "1", "completion": "2"}]
+    async with open_house({"upstreams": {"up": {"prices": prices}}}) as house:
         reply = await house.chat(stream=True, temperature=0, headers=SAMPLED)
         await reply.read()
         assert reply.headers["traceresponse"].startswith("00-" + "a" * 32)
@@ -41,6 +42,7 @@ async def test_the_stages_of_a_request_are_its_spans(open_house: Any) -> None:
         assert about["gen_ai.usage.output_tokens"] == 3
         assert about["gen_ai.response.finish_reasons"] == "stop"
         assert about["glassgate.cache"] == "miss"
+        assert about["glassgate.cost_usd"] == pytest.approx((7 * 1 + 3 * 2) / 1e6)
         assert "gen_ai.input.messages" not in about
         sent = house.upstream.headers[-1]["traceparent"]
         assert sent == f"00-{'a' * 32}-{root['id']}-01"

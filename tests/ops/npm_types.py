@@ -26,7 +26,7 @@ ENUM = re.compile(r"(export )?declare enum (\w+) \{(.*?)\}", re.DOTALL)
 
 def install(folder: Path) -> None:
     """Raises CalledProcessError where npm cannot reach its registry."""
-    words = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder]
+    words = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"--prefix={folder}"]
     subprocess.run([*words, *PACKAGES], check=True, capture_output=True, timeout=240)
     for path in (folder / "node_modules/@grafana/schema/dist/esm").rglob("*.d.*ts"):
         text = path.read_text()

@@ -48,6 +48,14 @@ async def test_the_stages_of_a_request_are_its_spans(open_house: Any) -> None:
         assert sent == f"00-{'a' * 32}-{root['id']}-01"
 
 
+async def test_what_vendors_say_of_a_trace_goes_on_with_it(open_house: Any) -> None:
+    async with open_house() as house:
+        await house.chat(headers=SAMPLED | {"tracestate": "vendor=1"})
+        assert house.upstream.headers[-1]["tracestate"] == "vendor=1"
+        await house.chat(headers={"tracestate": "vendor=1"}, user="without a parent")
+        assert "tracestate" not in house.upstream.headers[-1]
+
+
 async def test_spans_lie_within_their_parents(open_house: Any) -> None:
     async with open_house() as house:
         await house.chat(headers=SAMPLED)

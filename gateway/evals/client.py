@@ -29,15 +29,11 @@ class Reply(msgspec.Struct, frozen=True):
     total_us: int
 
 
-def free(release: str, prompt: int, cached: int, completion: int) -> int:
-    return 0
-
-
 class Client:
     """`url`: where the gateway is, without /v1. An answer that was kept earlier is never taken."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, key: str = "", price_of: PriceOf = free
+        self, session: aiohttp.ClientSession, url: str, key: str, price_of: PriceOf
     ) -> None:
         self._session, self._url, self._price_of = session, url.rstrip("/"), price_of
         self._headers = {"cache-control": "no-store"}

@@ -31,58 +31,46 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     baseline: float
     candidate: float
     difference: Estimate
-    p: float  # adjusted
-    says: Says
+    p: float
+    alpha: float
     detectable: float  # the smallest difference that so many cases show
     needed: int  # cases to show the smallest difference that would matter; 0: none differed yet
+
+    @property
+    def says(self) -> Says:
+        if self.p > self.alpha or not self.difference.mean:
+            return "cannot tell"
+        return "better" if self.difference.mean > 0 else "worse"
 
 
 def compare(
     baseline: Column, candidate: Column, cases: Sequence[Case], asked: Comparison
 ) -> list[Verdict]:
     """The total first, then each grader that both have."""
-    both = [name for name in baseline.by_grader if name in candidate.by_grader]
-    pairs = [(baseline.by_grader[it], candidate.by_grader[it]) for it in both]
-    parts = [_paired(*pair, cases, asked) for pair in pairs]
-    p = [_p(*it) for it in parts]
-    total = _paired(baseline.total, candidate.total, cases, asked)
-    verdicts = [_verdict(TOTAL, total, _p(*total), asked)]
-    for name, part, adjusted in zip(both, parts, holm(p), strict=True):
-        verdicts.append(_verdict(name, part, adjusted, asked))
-    return verdicts
+    old, new = baseline.by_grader, candidate.by_grader
+    parts = [_verdict(it, old[it], new[it], cases, asked) for it in old if it in new]
+    adjusted = zip(parts, holm([it.p for it in parts]), strict=True)
+    total = _verdict(TOTAL, baseline.total, candidate.total, cases, asked)
+    return [total, *(msgspec.structs.replace(it, p=p) for it, p in adjusted)]
 
 
-_Paired = tuple[list[float], list[float], list[str], Estimate]
-
-
-def _paired(old: Scores, new: Scores, cases: Sequence[Case], asked: Comparison) -> _Paired:
+def _verdict(
+    grader: str, old: Scores, new: Scores, cases: Sequence[Case], asked: Comparison
+) -> Verdict:
     kept = [it for it in cases if it.id in old and it.id in new]
     before, after = ([scores[it.id] for it in kept] for scores in (old, new))
-    groups = [it.group for it in kept]
+    n, groups = len(kept), [it.group for it in kept]
     differences = [b - a for a, b in zip(before, after, strict=True)]
-    return before, after, groups, mean_of(differences, groups, 1 - asked.alpha)
-
-
-def _p(before: list[float], after: list[float], groups: list[str], found: Estimate) -> float:
-    """Exact for right and wrong of independent cases, else by the mean of the differences."""
+    found = mean_of(differences, groups, 1 - asked.alpha)
     is_binary = set(before) | set(after) <= {0.0, 1.0}
-    is_independent = len(set(groups)) == len(groups)
-    return mcnemar(after, before) if is_binary and is_independent else found.p
-
-
-def _verdict(grader: str, part: _Paired, p: float, asked: Comparison) -> Verdict:
-    before, after, _, found = part
-    n = len(before)
+    is_exact = is_binary and len(set(groups)) == n  # right and wrong of independent cases
     deviation = found.error * math.sqrt(n)  # of one case, as if cases were independent
     is_known = 0 < deviation < math.inf
-    says: Says = "cannot tell"
-    if p <= asked.alpha and found.mean:
-        says = "better" if found.mean > 0 else "worse"
     return Verdict(
-        grader=grader, n=n,
+        grader=grader, n=n, difference=found, alpha=asked.alpha,
         baseline=sum(before) / n if n else 0.0,
         candidate=sum(after) / n if n else 0.0,
-        difference=found, p=p, says=says,
+        p=mcnemar(after, before) if is_exact else found.p,
         detectable=detectable(deviation, n, asked.alpha, asked.power) if is_known else 0.0,
         needed=needed(asked.smallest, deviation, asked.alpha, asked.power) if is_known else 0,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """An eval as its file says it: TOML that names cases, targets, graders and what is compared."""
 
 import hashlib
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,9 +83,7 @@ def load(path: Path) -> Eval:
             if "labels" in it
         }
         found = msgspec.convert(tree | {"cases": cases, "labelled": labels}, Eval)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except msgspec.ValidationError as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for complaint in _contradictions(found):
         raise ConfigError(f"{path}: {complaint}")
@@ -107,8 +106,11 @@ def _contradictions(it: Eval) -> Iterator[str]:
     yield from (f"case {name}: there are two of this id" for name, n in ids.items() if n > 1)
     yield from (f"case {case.id}: no grader takes it" for case in it.cases if not it.taking(case))
     for case in it.cases:
-        if case.schema is not None:
-            by_text.shape(case.schema)
+        try:
+            re.compile(case.pattern)
+            by_text.shape(case.schema or {})
+        except (re.error, ConfigError) as error:
+            yield f"case {case.id}: {error}"
     for name in {it.comparison.baseline, it.comparison.candidate} - {"", *it.targets}:
         yield f"comparison: there is no target {name!r}"
     if it.formats is not None:

@@ -13,13 +13,7 @@ import numpy as np
 
 from gateway.evals.agreement import cohen
 from gateway.evals.cases import Answer, Case
-from gateway.evals.client import (
-    Client,
-    Reply,
-    Unanswered,
-    content,
-    first_probabilities,
-)
+from gateway.evals.client import Client, Reply, content, first_probabilities
 from gateway.evals.graders import Grader
 
 JUDGE = (
@@ -31,8 +25,6 @@ NUM_TOP = 20
 
 class Subject(Protocol):
     """The target that is graded; what it is asked is counted as its own."""
-
-    async def answer(self, case: Case, sample: int) -> Answer: ...
 
     async def likelihoods(self, prefixes: Sequence[str], texts: Sequence[str]) -> list[list[float]]:
         """For each text the log-probabilities of its tokens behind its prefix."""
@@ -141,16 +133,13 @@ async def kappa(judge: Judge, labelled: Sequence[Labelled], client: Client) -> f
 
 
 def yes_share(reply: Reply) -> float:
-    """The probability of yes among yes and no; without log-probabilities, by the text.
-
-    Raises Unanswered when it is neither.
-    """
+    """The probability of yes among yes and no; without log-probabilities, by the text. 0.5 for a
+    judge who says neither."""
     tops = first_probabilities(reply) or [(content(reply), 0.0)]
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in tops:
         word = token.strip(" \n*\"'.,!").lower()
         if word in mass:
             mass[word] += math.exp(logprob)
-    if not sum(mass.values()):
-        raise Unanswered("the judge says neither yes nor no")
-    return mass["yes"] / sum(mass.values())
+    total = sum(mass.values())
+    return mass["yes"] / total if total else 0.5

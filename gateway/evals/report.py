@@ -5,7 +5,7 @@ them; and the matrix of cases, the worst first.
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.evals.cases import Case
 from gateway.evals.compare import Verdict, compare, front
@@ -15,6 +15,7 @@ from gateway.evals.statistics import Estimate, mean_of, wilson
 from gateway.money import NANO
 
 SHOWN = 600  # characters of an answer
+NAMED = 12  # points of the plot with their names
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .6em;text-align:left}
@@ -27,21 +28,24 @@ details{max-width:22em}pre{white-space:pre-wrap;margin:.3em 0;font-size:13px}
 
 def page(run: Run, items: Iterable[Item]) -> str:
     """The whole document. A target that nobody beats in quality and price is set in bold."""
-    found = columns(run, items)
-    cases = run.eval.cases
+    found, cases, name = columns(run, items), run.eval.cases, html.escape(run.eval.name)
+    kept = [*found.values()]
+    tags = sorted({tag for case in cases for tag in case.tags})
+    by_tag = {tag: [case for case in cases if tag in case.tags] for tag in tags}
     parts = [
-        f"<h1>{html.escape(run.eval.name)}</h1>",
-        f"<p class=quiet>run {run.id} · {len(cases)} cases · {run.eval.samples} "
+        f"<h1>{name}</h1><p class=quiet>run {run.id} · {len(cases)} cases · {run.eval.samples} "
         f"sample(s) each · {'finished' if run.finished_at else 'not finished'}</p>",
-        _judges(run),
-        "<h2>Targets</h2>", _targets([*found.values()], cases), _plot([*found.values()]),
-        *_comparison(run, found),
-        "<h2>By tag</h2>", _tags([*found.values()], cases),
-        "<h2>Cases, the worst first</h2>", _matrix([*found.values()], cases),
+        "<h2>Targets</h2>", _targets(kept, cases), _plot(kept), *_comparison(run, found),
+        "<h2>By grader</h2>",
+        _split(kept, {_grader(run, it): [_mean(c.by_grader.get(it, {}), cases) for c in kept]
+                      for it in run.eval.graders}),
+        "<h2>By tag</h2>",
+        _split(kept, {tag: [_mean(c.total, mine) for c in kept] for tag, mine in by_tag.items()}),
+        "<h2>Cases, the worst first</h2>", _matrix(kept, cases),
     ]  # fmt: skip
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<title>{html.escape(run.eval.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title>"
+        f"<style>{STYLE}</style>{''.join(parts)}</html>"
     )
 
 
@@ -67,31 +71,25 @@ def _cell(text: object, kind: str = "n") -> str:
     return f"<td class='{kind}'>{html.escape(str(text))}</td>"
 
 
-def _judges(run: Run) -> str:
-    weight = weights(run)
-    return "".join(
-        f"<p>Judge {html.escape(name)}: κ = {kappa:.2f} with the labels, "
-        f"{'counted' if weight[name] else 'not counted'}.</p>"
-        for name, kappa in run.trust.items()
-    )
+def _grader(run: Run, name: str) -> str:
+    """A judge's name is followed by how far it is believed."""
+    if (kappa := run.trust.get(name)) is None:
+        return name
+    return f"{name} (κ = {kappa:.2f}, {'counted' if weights(run)[name] else 'not counted'})"
 
 
 def _targets(found: Sequence[Column], cases: Sequence[Case]) -> str:
     best = front(found)
-    graders = sorted({name for it in found for name in it.by_grader})
-
-    def row(it: Column) -> list[str]:
-        total = interval(it.total, cases)
-        return [
-            _cell(it.name, "best" if it.name in best else ""),
-            _cell(f"{total.mean:.3f} [{total.low:.3f}, {total.high:.3f}]"),
-            *(_cell(_mean(it.by_grader.get(name, {}))) for name in graders),
-            _cell(f"{it.cost / NANO:.2g}"), _cell(f"{it.seconds:.2f}"), _cell(f"{it.tokens:.0f}"),
-            _cell(it.num_errors),
-        ]  # fmt: skip
-
-    head = ["target", "score", *graders, "$ a case", "s a case", "tokens a case", "errors"]
-    return _table(head, map(row, found))
+    head = ["target", "score", "$ a case", "s a case", "s, 95 %", "tokens a case", "errors"]
+    rows = (
+        [
+            _cell(it.name, "best" if it.name in best else ""), _cell(_mean(it.total, cases)),
+            _cell(f"{it.cost / NANO:.2g}"), _cell(f"{it.seconds:.2f}"), _cell(f"{it.slow:.2f}"),
+            _cell(f"{it.tokens:.0f}"), _cell(it.num_errors),
+        ]
+        for it in found
+    )  # fmt: skip
+    return _table(head, rows)
 
 
 def _plot(found: Sequence[Column]) -> str:
@@ -103,11 +101,13 @@ def _plot(found: Sequence[Column]) -> str:
         f"<circle cx={40 + 420 * price / most:.0f} cy={180 - 160 * it.mean:.0f} r=5 stroke=#345 "
         f"fill='{'#345' if it.name in best else 'white'}'><title>{html.escape(it.name)}: "
         f"{it.mean:.3f}</title></circle>"
+        f"<text x={50 + 420 * price / most:.0f} y={184 - 160 * it.mean:.0f} font-size=11>"
+        f"{html.escape(it.name) if len(found) <= NAMED else ''}</text>"
         for it, price in zip(found, prices, strict=True)
     )
     unit = "dollars" if by_cost else "seconds"
     return (
-        "<svg viewBox='0 0 500 205' width=500><path d='M40 20V180H480' fill=none stroke=#888 />"
+        "<svg viewBox='0 0 600 205' width=600><path d='M40 20V180H480' fill=none stroke=#888 />"
         f"{marks}<text x=45 y=18 font-size=12>score 1</text>"
         f"<text x=300 y=198 font-size=12>{most:.2g} {unit} a case, at the right</text></svg>"
     )
@@ -122,7 +122,7 @@ def _comparison(run: Run, found: dict[str, Column]) -> list[str]:
     return [f"<h2>{title}</h2>", _table(HEAD, ([_cell(it) for it in row(v)] for v in verdicts))]
 
 
-HEAD = ("by", "cases", "before", "after", "difference", "p", "says", "cases needed")
+HEAD = ("by", "cases", "before", "after", "difference", "p", "says", "seen from", "cases needed")
 
 
 def row(it: Verdict) -> list[str]:
@@ -131,20 +131,13 @@ def row(it: Verdict) -> list[str]:
     return [
         it.grader, str(it.n), f"{it.baseline:.3f}", f"{it.candidate:.3f}",
         f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]", f"{it.p:.2g}", it.says,
-        str(it.needed or "–"),
+        f"{it.detectable:.3f}" if it.detectable else "–", str(it.needed or "–"),
     ]  # fmt: skip
 
 
-def _tags(found: Sequence[Column], cases: Sequence[Case]) -> str:
-    tags = sorted({tag for case in cases for tag in case.tags})
-
-    def row(tag: str) -> list[str]:
-        mine = [it for it in cases if tag in it.tags]
-        kept = [interval(column.total, mine) for column in found]
-        cells = [_cell(f"{it.mean:.2f} [{it.low:.2f}, {it.high:.2f}]") for it in kept]
-        return [_cell(tag, ""), _cell(len(mine)), *cells]
-
-    return _table(["tag", "cases", *(it.name for it in found)], map(row, tags))
+def _split(found: Sequence[Column], parts: Mapping[str, Sequence[str]]) -> str:
+    rows = ([_cell(name, ""), *map(_cell, means)] for name, means in parts.items())
+    return _table(["", *(it.name for it in found)], rows)
 
 
 def _matrix(found: Sequence[Column], cases: Sequence[Case]) -> str:
@@ -175,5 +168,7 @@ def _answer(column: Column, case: Case, item: Item | None) -> str:
     )
 
 
-def _mean(scores: Scores) -> str:
-    return f"{sum(scores.values()) / len(scores):.3f}" if scores else "–"
+def _mean(scores: Scores, cases: Sequence[Case]) -> str:
+    found = interval(scores, cases)
+    n = sum(it.id in scores for it in cases)
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] of {n}" if n else "–"

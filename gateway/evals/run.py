@@ -81,8 +81,11 @@ async def ask(client: Client, run: Run, place: Place) -> Item:
             scores[name] = await _score(grader, case, answer, subject)
     except Unanswered as it:
         error, scores = str(it), {}
+    except (LookupError, TypeError, ValueError) as it:  # an upstream that leaves out what was asked
+        error, scores = f"the reply is not of the form that was asked for: {it!r}", {}
     return Item(
-        target=column, case=case.id, sample=sample, answer=answer.text, error=error, scores=scores,
+        target=column, case=case.id, sample=sample, error=error, scores=scores,
+        answer=answer.text.replace("\0", "�"),  # which PostgreSQL cannot keep
         prompt_tokens=sum(it.prompt_tokens for it in subject.replies),
         completion_tokens=sum(it.completion_tokens for it in subject.replies),
         cost=sum(it.cost for it in subject.replies),

@@ -35,6 +35,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
         return self._each([it.total_us / 1e6 for it in self.items])
 
     @property
+    def slow(self) -> float:
+        """Seconds that one in twenty takes longer than."""
+        times = sorted(it.total_us for it in self.items)
+        return times[int(0.95 * len(times))] / 1e6 if times else 0.0
+
+    @property
     def tokens(self) -> float:
         return self._each([it.prompt_tokens + it.completion_tokens for it in self.items])
 

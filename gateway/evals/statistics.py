@@ -4,7 +4,7 @@ Arrays are of one number per case, K samples of a case averaged before. Tests ar
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def wilson(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]
 
 
 def mean_of(
-    values: Numbers, clusters: Sequence[Hashable] | None = None, confidence: float = 0.95
+    values: Numbers, clusters: Sequence[str | int] | None = None, confidence: float = 0.95
 ) -> Estimate:
     """The mean, by Student's t; of differences it is the paired t-test.
 
@@ -52,7 +52,9 @@ def mean_of(
     x = np.asarray(values, np.float64)
     n = len(x)
     mean = float(x.mean()) if n else 0.0
-    sums = _cluster_sums(x - mean, clusters)
+    sums = x - mean
+    if clusters is not None:
+        sums = np.bincount(np.unique(np.array(clusters), return_inverse=True)[1], sums)
     groups = len(sums)
     if groups < 2:
         return Estimate(mean, math.inf, -math.inf, math.inf, 1.0)
@@ -63,17 +65,6 @@ def mean_of(
     return Estimate(
         mean, error, mean - half, mean + half, student.two_sided(mean / error, groups - 1)
     )
-
-
-def _cluster_sums(
-    x: npt.NDArray[np.float64], clusters: Sequence[Hashable] | None
-) -> npt.NDArray[np.float64]:
-    if clusters is None:
-        return x
-    sums: dict[Hashable, float] = {}
-    for cluster, value in zip(clusters, x, strict=True):
-        sums[cluster] = sums.get(cluster, 0.0) + float(value)
-    return np.array([*sums.values()])
 
 
 def bootstrap(

@@ -16,14 +16,17 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"
 ANSWER = {"choices": [{"message": {"content": "Paris"}}], "usage": USAGE}
 
 
+def price_of(release: str, *tokens: int) -> int:
+    return sum(tokens) if release == "r-1" else 0
+
+
 def with_client(handler: Handler, use: Callable[[Client], Awaitable[Any]]) -> Any:
     async def go() -> Any:
         app = web.Application()
         app.router.add_route("*", "/v1/{tail:.*}", handler)
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
             url = str(server.make_url("/"))
-            prices = lambda release, *tokens: sum(tokens) if release == "r-1" else 0  # noqa: E731
-            return await use(Client(session, url, "sk-x", prices))
+            return await use(Client(session, url, "sk-x", price_of))
 
     return asyncio.run(go())
 
@@ -72,7 +75,7 @@ def test_no_answer_says_why(status: int, tries: int) -> None:
 def test_nobody_is_there() -> None:
     async def go() -> None:
         async with aiohttp.ClientSession() as session:
-            await Client(session, "http://127.0.0.1:1").post("/v1/x", {})
+            await Client(session, "http://127.0.0.1:1", "", price_of).post("/v1/x", {})
 
     with pytest.raises(Unanswered, match="does not answer"):
         asyncio.run(go())

@@ -52,6 +52,10 @@ def test_there_are_two_hundred_own_cases_of_every_kind() -> None:
         ('only = ["bias"]\n' + HEAD + EXACT, [CASE], "there are none"),
         (HEAD + EXACT + '[comparison]\nbaseline = "b"\n', [CASE], "no target 'b'"),
         (HEAD + '[graders.s]\nkind = "schema"\n', [{"id": "1", "schema": {"not": {}}}], "not"),
+        (HEAD + '[graders.r]\nkind = "regex"\n', [{"id": "7", "pattern": "("}], "case 7: "),
+        ("cases = 3\n", [CASE], "eval.toml: "),
+        ("cases = \n", [CASE], "eval.toml: "),
+        ("", [CASE], "cases"),
         (HEAD + '[graders.j]\nkind = "judge"\nmodel = "m"\nlabels = "none"\n', [CASE], "none"),
         (
             HEAD + EXACT + '[formats]\n[formats.task]\ninstruction = "?"\ninputs = ["text"]\n'

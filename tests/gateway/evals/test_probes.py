@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.evals.cases import Answer, Case
-from gateway.evals.client import Reply, Unanswered, suffix_logprobs
+from gateway.evals.client import Reply, suffix_logprobs
 from gateway.evals.probes import (
     Choice,
     Counterfactual,
@@ -29,9 +29,6 @@ class Likely:
     def __init__(self, **logprobs: list[float]) -> None:
         self._logprobs = logprobs
         self.prefixes: list[str] = []
-
-    async def answer(self, case: Case, sample: int) -> Answer:
-        raise AssertionError("a probe needs no answer")
 
     async def likelihoods(self, prefixes: Sequence[str], texts: Sequence[str]) -> list[list[float]]:
         self.prefixes += prefixes
@@ -97,8 +94,7 @@ def test_yes_among_yes_and_no_however_spelt() -> None:
     assert yes_share(reply) == pytest.approx(0.8)
     plain = {"choices": [{"message": {"content": "No."}, "logprobs": None}]}
     assert yes_share(Reply(plain, 0, 0, 0, 0)) == 0
-    with pytest.raises(Unanswered):
-        yes_share(Reply(top(Maybe=1.0), 0, 0, 0, 0))
+    assert yes_share(Reply(top(Maybe=1.0), 0, 0, 0, 0)) == 0.5
 
 
 def test_a_judge_is_held_against_labels(script: Callable[..., Any]) -> None:

@@ -89,6 +89,13 @@ def test_errors_are_no_scores_and_are_asked_anew(
     assert not any(x.error for x in items)
 
 
+def test_a_reply_of_another_form_is_an_error_of_its_case(
+    store: Store, script: Any, capitals: Eval
+) -> None:
+    _, items = finished(store, script(lambda path, body: {"choices": []}), capitals)
+    assert all("not of the form" in it.error for it in items)
+
+
 def test_what_is_sent(script: Any, say: Any, capitals: Eval, store: Store) -> None:
     target = {"model": "town", "system": "Be brief.", "prompt": {"id": "p", "version": "2"},
               "body": {"temperature": 0, "seed": 5}}  # fmt: skip

@@ -104,8 +104,9 @@ class Tally:
         self.first_token.add(first - call.started, trace_id)
         if call.usage.completion > 1 and last.last_chunk > first:
             self.per_token.add((last.last_chunk - first) / (call.usage.completion - 1), trace_id)
-        self.gaps.total += last.gaps_s
-        self.gaps.counts = [a + b for a, b in zip(self.gaps.counts, last.gaps, strict=True)]
+        if last.gaps_s:
+            self.gaps.total += last.gaps_s
+            self.gaps.counts = [a + b for a, b in zip(self.gaps.counts, last.gaps, strict=True)]
 
 
 class Tallies:

@@ -95,6 +95,29 @@ def attend(model, step, cache, work, turn):
             if start > cut * SPAN:
                 for c in range(columns):
                     merge(state[c], sums[c])
+        if finishes(model, step):
+            finish(work, (first, count), (head * group * Dh, group, Dh), state)
+
+
+@kernel()
+def finishes(model, step):
+    """Whether an item of `attend` is whole, with whole blocks of features, and nothing is left."""
+    H, num_heads, Dh = model.sizes
+    return step.splits == 1 and H // num_heads * Dh % BLOCK == 0
+
+
+@kernel()
+def finish(work, tokens, features, state):
+    """state → mixed, for the features of one group of heads."""
+    start, group, Dh = features
+    width = work.mixed.shape[1] // (BLOCK + 1) * BLOCK
+    for t in range(tokens[1]):
+        row = work.mixed[tokens[0] + t]
+        for head in range(group):
+            at = start + head * Dh
+            scale(state[t * group + head], row[at : at + Dh])
+        blocks = row[width + start // BLOCK :]
+        block_sums(row[start : start + group * Dh], blocks)
 
 
 @kernel()

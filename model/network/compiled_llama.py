@@ -173,7 +173,9 @@ class CompiledLlama:
         width = round_up(Dh, LANES)
         return Work(
             x=self._buffer("x", T, round_up(self._config.hidden_size, LANES)),
-            normed=self._buffer("normed", T, self._with_sums(self._config.hidden_size)),
+            normed=self._buffer(
+                "normed", threads, power_of_two(T), self._with_sums(self._config.hidden_size)
+            ),
             qkv=self._buffer("qkv", T, qkv * LANES),
             mixed=self._buffer("mixed", T, self._with_sums(H * Dh)),
             inner=self._buffer("inner", T, self._with_sums(self._config.intermediate_size)),

@@ -64,7 +64,7 @@ class Work(NamedTuple):
     """Activations; rows that a product reads end with the sums of their blocks of 32."""
 
     x: Any  # [T, D]
-    normed: Any  # [T, D + sums]
+    normed: Any  # [threads, T, D + sums], the first for all where T is large
     qkv: Any  # [T, (H + 2K) · Dh]
     mixed: Any  # [T, H · Dh + sums]
     inner: Any  # [T, F + sums]

@@ -4,6 +4,8 @@
     norm │ head                                                                       at the end
 
 Everything is token-major and lives in buffers that the caller keeps, so a step allocates nothing.
+At a few tokens every thread computes the norms for itself and nobody waits; where an item of
+attention sees a whole context, it also does what `combine` would.
 Any batch takes this one road: a token of a prompt is computed as a token of an answer is, in the
 same order of additions. Slow counterparts: `functional`, `PackedLinear.rows`, `KVStorage.read`.
 Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, F inner width.
@@ -13,7 +15,7 @@ Alphabet: T tokens, D model width, H heads, K key-value heads, Dh head width, F 
 
 import numpy as np
 
-from model.network.attention_kernels import attend, combine, rotate_and_store
+from model.network.attention_kernels import attend, combine, finishes, rotate_and_store
 from model.network.compiler import kernel
 from model.network.kernel_parts import (
     CONSTANT_BYTES,
@@ -88,9 +90,19 @@ def multiply(model, record, rows, x, y):
 def norm(model, work, which, turn):
     """x → normed, by the norm before attention (0) or before the inner layer (1)."""
     layer, part, parts = turn
-    first, last = share(len(work.x), part, parts)
+    normed = normed_of(work, len(work.x), part)
+    first, last = (0, len(work.x)) if len(work.x) < FEW else share(len(work.x), part, parts)
     for t in range(first, last):
-        norm_row(work.x[t], model.norms[layer, which], model.eps, work.normed[t])
+        norm_row(work.x[t], model.norms[layer, which], model.eps, normed[t])
+
+
+@kernel()
+def normed_of(work, count, part):
+    """Where `count` normed rows are: all in one place, or a few in a place of each thread's own.
+
+    A few cost less than it would to wait for another thread that computes them.
+    """
+    return work.normed[part if count < FEW else 0, :count]
 
 
 @kernel()
@@ -118,14 +130,14 @@ def expand(model, step, work, at, rows, y):
 def project_qkv(model, step, work, turn):
     """normed → qkv."""
     layer, part, parts = turn
-    start = 0
+    normed, start = normed_of(work, len(work.x), part), 0
     for which in (Q, K, V):
         record = model.linears[layer, which]
         first, last = share(record[NUM_PANELS], part, parts)
         y = work.qkv[:, start + first * LANES : start + last * LANES]
         y[:] = 0
-        multiply(model, record, (first, last), work.normed, y)
-        shrink(model, step, work, (layer, which, part, 0), work.normed)
+        multiply(model, record, (first, last), normed, y)
+        shrink(model, step, work, (layer, which, part, 0), normed)
         expand(model, step, work, (layer, which, part, 0), (first, last), y)
         start += record[NUM_PANELS] * LANES
 
@@ -149,15 +161,16 @@ def gate_and_up(model, step, work, turn):
     layer, part, parts = turn
     width = work.inner.shape[1] // (BLOCK + 1) * BLOCK
     num_panels = model.linears[layer, GATE, NUM_PANELS]
+    normed = normed_of(work, len(work.x), part)
     for slot in range(2):
-        shrink(model, step, work, (layer, GATE + slot, part, slot), work.normed)
+        shrink(model, step, work, (layer, GATE + slot, part, slot), normed)
     first, last = share(width // BLOCK, part, parts)
     for start in range(2 * first, 2 * last, PANELS_AT_ONCE):
         rows = (start, min(start + PANELS_AT_ONCE, 2 * last, num_panels))
         for slot in range(2):
             y = work.gates[part, slot]
             y[:] = 0
-            multiply(model, model.linears[layer, GATE + slot], rows, work.normed, y)
+            multiply(model, model.linears[layer, GATE + slot], rows, normed, y)
             expand(model, step, work, (layer, GATE + slot, part, slot), rows, y)
         for t in range(len(work.inner)):
             out = work.inner[t, start * LANES : rows[1] * LANES]
@@ -172,9 +185,11 @@ def gate_and_up(model, step, work, turn):
 def last_norm(model, step, work, turn):
     """x → normed at the rows whose logits are wanted."""
     _, part, parts = turn
-    first, last = share(len(step.logit_rows), part, parts)
+    count = len(step.logit_rows)
+    normed = normed_of(work, count, part)
+    first, last = (0, count) if count < FEW else share(count, part, parts)
     for r in range(first, last):
-        norm_row(work.x[step.logit_rows[r]], model.last_norm, model.eps, work.normed[r])
+        norm_row(work.x[step.logit_rows[r]], model.last_norm, model.eps, normed[r])
 
 
 @kernel()
@@ -184,7 +199,7 @@ def project_head(model, work, turn):
     first, last = share(model.head[NUM_PANELS], part, parts)
     y = work.logits[:, first * LANES : last * LANES]
     y[:] = 0
-    multiply(model, model.head, (first, last), work.normed[: len(y)], y)
+    multiply(model, model.head, (first, last), normed_of(work, len(y), part), y)
 
 
 @kernel()
@@ -198,7 +213,8 @@ def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
     elif phase == 3:
         attend(model, step, cache, work, turn)
     elif phase == 4:
-        combine(model, step, work, turn)
+        if not finishes(model, step):
+            combine(model, step, work, turn)
     elif phase == 5:
         add_projection(model, step, work, OUT, turn)
     elif phase == 6:
@@ -214,7 +230,16 @@ def run_phase(phase, model, step, cache, work, turn):  # noqa: C901
 
 
 PHASES = 9  # of a layer; the last two come once
-TOKENWISE = (0, 2, 4, 6, 9)
+TOKENWISE = (2, 4)
+NORMS = (0, 6, 9)
+
+
+@kernel()
+def is_alone(phase, model, step, work):
+    """Whether nobody has to wait after a phase: it was skipped, or every thread did it all."""
+    if phase == 9:
+        return len(step.logit_rows) < FEW
+    return (phase in NORMS and len(work.x) < FEW) or (phase == 4 and finishes(model, step))
 
 
 @kernel(nogil=True, cache=True)
@@ -228,4 +253,5 @@ def run(model, step, cache, work, member):
         parts = 1 if len(work.x) < FEW and phase in TOKENWISE else size
         if number < parts:
             run_phase(phase, model, step, cache, work, (layer, number, parts))
-        call(meet, (barrier, size))
+        if not is_alone(phase, model, step, work):
+            call(meet, (barrier, size))

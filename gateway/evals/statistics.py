@@ -54,7 +54,8 @@ def mean_of(
     mean = float(x.mean()) if n else 0.0
     sums = x - mean
     if clusters is not None:
-        sums = np.bincount(np.unique(np.array(clusters), return_inverse=True)[1], sums)
+        place = np.unique(np.array(clusters), return_inverse=True)[1]
+        sums = np.bincount(place, sums).astype(float)
     groups = len(sums)
     if groups < 2:
         return Estimate(mean, math.inf, -math.inf, math.inf, 1.0)

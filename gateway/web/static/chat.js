@@ -38,7 +38,10 @@ async function load() {
   }
   find("send").disabled = !families.length;
   find("welcome").hidden = !families.length || talk.length > 0;
-  const options = families.map((it) => make("option", { value: it.id }, it.id));
+  const chosen = find("family").value;
+  const options = families.map(({ id }) =>
+    make("option", { value: id, selected: id === chosen }, id),
+  );
   find("family").replaceChildren(...options);
   showReleases();
 }

@@ -45,7 +45,7 @@ async def produce(
     await grounding.retrieve(call, setup, state)
     await prompts.render(call, setup, state.renderer)
     plan = make_plan(call, setup, state.local)
-    citer = grounding.Citer(call, bill)
+    citer = grounding.Citer(call, bill, state.searcher)
     async with aclosing(attempts.run(plan, state.pool, bill)) as pieces:
         async for frames in pieces:
-            yield citer.take(frames)
+            yield await citer.take(frames)

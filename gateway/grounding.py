@@ -4,7 +4,7 @@ How passages are found, packed and compared with an answer is `retrieval`'s; her
 call: its question, its budget, its headers, its frames.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +16,8 @@ from gateway.errors import NotFound, NothingRelevant, Unavailable
 from gateway.plan import targets_of
 from gateway.prompts import question_of
 from gateway.retrieval import augment
-from gateway.retrieval.citations import verify
-from gateway.retrieval.index import find
+from gateway.retrieval.citations import verify, without_far
+from gateway.retrieval.index import Searcher, find
 from gateway.retrieval.rerank import UpstreamReranker
 from gateway.routing.attempts import Attempt
 from gateway.routing.frames import Frame
@@ -80,45 +80,51 @@ class Citer:
     A plain answer has them in its message, a stream in one chunk before each choice's finish.
     """
 
-    def __init__(self, call: Call, bill: Sequence[Attempt]) -> None:
+    def __init__(self, call: Call, bill: Sequence[Attempt], searcher: Searcher) -> None:
         self._call = call
         self._bill = bill
+        self._searcher = searcher
         self._texts: dict[int, list[str]] = {}  # choice → what it said so far
 
-    def take(self, frames: list[Frame]) -> list[Frame]:
+    async def take(self, frames: list[Frame]) -> list[Frame]:
         context = self._call.context
         if context is None or not context.given:
             return frames
-        return [out for frame in frames for out in self._take(frame)]
+        return [out for frame in frames async for out in self._take(frame)]
 
-    def _take(self, frame: Frame) -> Iterator[Frame]:
+    async def _take(self, frame: Frame) -> AsyncIterator[Frame]:
         if frame.kind == "body":
-            yield self._in_body(frame)
+            yield await self._in_body(frame)
             return
         for choice in frame.choices:
             texts = self._texts.setdefault(choice.index, [])
             said = (choice.delta or {}).get("content")
             if isinstance(said, str):
                 texts.append(said)
-            if choice.finish_reason is not None and (found := self._cite("".join(texts))):
+            if choice.finish_reason is not None and (found := await self._cite("".join(texts))):
                 yield self._chunk(frame, choice.index, found)
         yield frame
 
-    def _in_body(self, frame: Frame) -> Frame:
+    async def _in_body(self, frame: Frame) -> Frame:
         body: dict[str, Any] = msgspec.json.decode(frame.data)
         is_changed = False
         for choice in body["choices"]:
             message = choice["message"]
-            if found := self._cite(message.get("content") or ""):
+            if found := await self._cite(message.get("content") or ""):
                 message["annotations"] = [*(message.get("annotations") or ()), *found]
                 is_changed = True
         raw = msgspec.json.encode(body)
         return msgspec.structs.replace(frame, raw=raw, data=raw) if is_changed else frame
 
-    def _cite(self, text: str) -> list[dict[str, Any]]:
+    async def _cite(self, text: str) -> list[dict[str, Any]]:
         if self._call.context is None or not text:
             return []
         verdict = verify(text, self._call.context.given)
+        cited = verdict.citations
+        cosines = await self._searcher.nearness(
+            [it.claim for it in cited], [it.hit.passage for it in cited]
+        )
+        verdict = without_far(verdict, cosines)
         self._call.verdicts.append(verdict)
         return [it.annotation() for it in verdict.citations]
 

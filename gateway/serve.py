@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -28,6 +29,9 @@ def serve(loaded: Loaded, with_local: bool, say: Callable[[str], None]) -> None:
 
     Raises ConfigError, LocalError, ServeError, and Unavailable for a store that cannot be used.
     """
+    # Before numpy is imported: its products here are short, and more threads of BLAS would spin on
+    # cores that the model needs.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     uvloop.run(_serve(loaded, with_local, say))
 
 

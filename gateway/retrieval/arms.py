@@ -61,6 +61,9 @@ class Arms(Protocol):
     def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
         """Before the passages leave their table."""
 
+    def vectors(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
+        """Passage → vector [D], of those that have one. The caller may see them."""
+
     def by_words(
         self, connection: sa.Connection, scope: Scope, question: str, limit: int
     ) -> dict[int, float]:
@@ -98,6 +101,9 @@ class _Matrix(NamedTuple):
     removed: npt.NDArray[np.int64]
 
 
+_VECTORS = sa.table(
+    "passage_vectors", sa.column("id", sa.Integer), sa.column("vector", sa.LargeBinary)
+)
 _WORDS = sa.table("passage_words", sa.column("rowid", sa.Integer))
 _PLACES = sa.table("passage_places", sa.column("id", sa.Integer), sa.column("document", sa.Integer))
 
@@ -179,6 +185,10 @@ class SqliteArms:
         order = best[np.lexsort((matrix.ids[best], -scores[best]))]
         return dict(zip(matrix.ids[order].tolist(), scores[order].tolist(), strict=True))
 
+    def vectors(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
+        query = sa.select(_VECTORS.c.id, _VECTORS.c.vector).where(_VECTORS.c.id.in_(ids))
+        return {row[0]: np.frombuffer(row[1], np.float32) for row in connection.execute(query)}
+
     def _passing(self, connection: sa.Connection, scope: Scope) -> list[int]:
         query = sa.select(passages.c.id).select_from(
             passages.join(documents, documents.c.id == passages.c.document).join(
@@ -198,18 +208,15 @@ class SqliteArms:
         return matrix
 
     def _load(self, connection: sa.Connection, scope: Scope) -> _Matrix:
-        vectors = sa.table(
-            "passage_vectors", sa.column("id", sa.Integer), sa.column("vector", sa.LargeBinary)
-        )
         query = (
-            sa.select(vectors.c.id, vectors.c.vector, documents.c.added, documents.c.removed)
-            .select_from(seen_from(vectors, vectors.c.id))
+            sa.select(_VECTORS.c.id, _VECTORS.c.vector, documents.c.added, documents.c.removed)
+            .select_from(seen_from(_VECTORS, _VECTORS.c.id))
             .where(
                 vector_stores.c.id == scope.store,
                 vector_stores.c.tenant == scope.tenant,
                 documents.c.added.is_not(None),
             )
-            .order_by(vectors.c.id)
+            .order_by(_VECTORS.c.id)
         )
         rows = connection.execute(query).all()
         forever = np.iinfo(np.int64).max

@@ -19,7 +19,9 @@ from gateway.routing.balance import Pool
 from gateway.setup import Setup
 from gateway.upstream import Target, UpstreamError
 
-BATCH = 16  # texts a request: a chat that runs beside it waits for no more
+BATCH = 16  # texts a request
+AT_ONCE = 4  # requests, so that the embedder need not wait for us
+PATIENCE_S = 120.0  # for a request of documents: chats have the right of way
 MAX_PIECES = 250  # MiniLM reads 256, with two of its own
 QUESTION_S = 2.0  # how long a search waits; then it goes by words alone
 ONCE = Retries(per_target=0, attempts=1)
@@ -55,16 +57,19 @@ class UpstreamEmbedder:
         self.name = f"{target.model}@{release}"
         self.pieces = Pieces(target.tokenizer)
         self._pool = pool
-        self._patient = target
+        patient = Deadlines(headers=PATIENCE_S, first_token=PATIENCE_S, total=PATIENCE_S)
+        self._patient = msgspec.structs.replace(target, deadlines=patient)
         quick = Deadlines(connect=QUESTION_S, total=QUESTION_S)
         self._quick = msgspec.structs.replace(target, deadlines=quick)
 
     async def embed(self, texts: Sequence[str], *, is_question: bool = False) -> Vectors:
-        batches = []
-        for at in range(0, len(texts), BATCH):
-            clipped = [self.pieces.clip(it, MAX_PIECES) or " " for it in texts[at : at + BATCH]]
-            batches.append(await self._ask(clipped, is_question))
-        return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
+        clipped = [self.pieces.clip(it, MAX_PIECES) or " " for it in texts]
+        batches = [clipped[at : at + BATCH] for at in range(0, len(clipped), BATCH)]
+        found = [np.zeros((0, 0), np.float32)] if not batches else []
+        for at in range(0, len(batches), AT_ONCE):
+            asked = (self._ask(batch, is_question) for batch in batches[at : at + AT_ONCE])
+            found += await asyncio.gather(*asked)
+        return np.concatenate(found)
 
     async def _ask(self, texts: list[str], is_question: bool) -> Vectors:
         target, retries = (self._quick, ONCE) if is_question else (self._patient, Retries())

@@ -97,6 +97,20 @@ class Searcher:
             num_repeats=num_seen - len(places),
         )
 
+    async def nearness(self, texts: Sequence[str], ids: Sequence[int]) -> list[float | None]:
+        """The cosine of each text and the passage beside it; None when there is no telling."""
+        unknown: list[float | None] = [None] * len(texts)
+        if self.embedder is None or not texts:
+            return unknown
+        try:
+            vectors = await self.embedder.embed(texts, is_question=True)
+            kept = await self.store.read(self.arms.vectors, ids)
+        except (EmbedderSilent, *self.store.errors):
+            return unknown
+        pairs = zip(vectors, map(kept.get, ids), strict=True)
+        return [float(row @ it) if it is not None and it.shape == row.shape else None
+                for row, it in pairs]  # fmt: skip
+
     async def _by_meaning(
         self, kept: VectorStore, scope: Scope, question: str, how: How
     ) -> tuple[dict[int, float], Mode]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from gateway.errors import Unavailable
@@ -52,6 +53,12 @@ class PostgresArms:
 
     def remove(self, connection: sa.Connection, ids: Sequence[int]) -> None:
         """They leave with their passages."""
+
+    def vectors(self, connection: sa.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
+        text = sa.cast(_SEARCH.c.vector, sa.Text)
+        query = sa.select(_SEARCH.c.id, text).where(_SEARCH.c.id.in_(ids), text.is_not(None))
+        rows = connection.execute(query)
+        return {row[0]: np.fromstring(row[1].strip("[]"), np.float32, sep=",") for row in rows}
 
     def by_words(
         self, connection: sa.Connection, scope: Scope, question: str, limit: int

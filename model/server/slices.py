@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 
 SHORT_TOKENS = 128  # of all texts of a request that goes before others
-SLICE_TOKENS = 2048
+SLICE_TOKENS = 1024
 BUSY_SLICE_TOKENS = 128  # while answers are being generated: a text at a time, if it is a passage
 TURN_S = 0.004  # begin no further layer in a turn that took so long
 REST = 4  # times what a turn took, before the next one while answers are being generated

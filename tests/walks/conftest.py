@@ -54,9 +54,9 @@ def free_port() -> int:
         return int(it.getsockname()[1])
 
 
-def until(is_so: Callable[[], Any], what: str) -> Any:
+def until(is_so: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
     """The first true value of `is_so`; fails after a long while."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while time.monotonic() < end:
         if found := is_so():
             return found

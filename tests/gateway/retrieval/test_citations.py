@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.retrieval.citations import sentences, verify
+from gateway.retrieval.citations import NEAR, sentences, verify, without_far
 from gateway.retrieval.found import Hit
 
 POPITEM = "popitem() removes and returns a pair in LIFO order. Changed in version 3.7."
@@ -67,6 +67,16 @@ def test_groundedness_is_the_share_of_claims_that_are_supported() -> None:
     assert verify("Yes.", GIVEN).groundedness is None
     assert verify(answer, []).groundedness == 0.0
     assert cited("The moon orbits the distant earth slowly.") == []
+
+
+def test_a_citation_whose_passage_is_far_is_dropped_and_counted() -> None:
+    verdict = verify("Green tea should steep two minutes [2]. Popitem returns pairs [1].", GIVEN)
+    assert [it.claim.strip() for it in verdict.citations] == [
+        "Green tea should steep two minutes  .", "Popitem returns pairs  .",
+    ]  # fmt: skip
+    left = without_far(verdict, [NEAR, NEAR - 0.01])
+    assert ([it.hit.file for it in left.citations], left.num_unverified) == (["tea"], 1)
+    assert without_far(verdict, [None, None]) == verdict
 
 
 @given(st.text(max_size=200))

@@ -240,3 +240,20 @@ async def test_a_reranker_has_the_last_word(searcher: Any, shelf: Any, texts: An
     same = await searcher.search("", "shelf", "moon river", How(), Silent())
     assert [it.filename for it in turned.hits] == [it.filename for it in plain.hits][::-1]
     assert same.hits == plain.hits
+
+
+async def test_a_text_is_as_near_to_a_passage_as_its_vectors_say(
+    searcher: Any, shelf: Any, texts: Any
+) -> None:
+    kept = shelf.store()
+    for name in ("fox", "tea"):
+        await shelf.put(kept, name, getattr(texts, name))
+    found = (await searcher.search("", "shelf", "green tea", How())).hits
+    tea, fox = (hit.passage for hit in found)
+    same, other, gone = await searcher.nearness([texts.tea] * 3, [tea, fox, 10**9])
+    assert same > 0.9 > 0.5 > other
+    assert gone is None
+    searcher.embedder.is_silent = True
+    assert await searcher.nearness([texts.tea], [tea]) == [None]
+    searcher.embedder = HashedWords(dimensions=8)
+    assert await searcher.nearness([texts.tea], [tea]) == [None]

@@ -46,11 +46,9 @@ def run(file: Path, config: Path | None, **how: Any) -> None:
         store = Store.open(settings.store.url)
         try:
             asyncio.run(_run(store, it, prices_of(settings), **how))
-        except* Unanswered as group:
-            raise click.ClickException(str(group.exceptions[0])) from group
         finally:
             store.close()
-    except (ConfigError, GatewayError) as error:
+    except (ConfigError, GatewayError, Unanswered) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -3,7 +3,8 @@
 A model that writes [2] has written two brackets and a digit. So each mark is checked: was there a
 second passage, does it hold the sentence's words, all of its numbers and all of its names? What
 fails is dropped and counted. The share of sentences that some passage supports is groundedness. It
-compares words: it catches invented numbers and names, and can be fooled by a 'not'.
+compares words: it catches invented numbers and names, and can be fooled by a 'not'. Vectors are
+asked last, whether sentence and passage are near at all; they cannot see the 'not' either.
 """
 
 import re

@@ -5,11 +5,11 @@ the nearest. Given to a model it is worse than nothing, for it looks like eviden
 a threshold, the cosine below which a passage is not relevant, and a rule for when none is. It is a
 classifier with two kinds of errors, and no threshold has neither.
 
-Good passages can disappoint, too. Of 161 questions that the topics answer, the shipped model of 135M
-weights says the gold sentence itself for 1 in 100 when asked bare, 4 with passages, the best last
-(the gain's 95 % interval is 0.6 to 7.5), and 7 with the best first. Yet of that sentence's words its
-answers tell no more, 26 and 27 in 100 against 29: it copies a sentence or misses it. And an order by
-the question's likelihood under the same model finds nothing better (`make bench-rag`).
+Good passages can disappoint, too. Of 161 questions that the topics answer, the shipped model of
+135M weights says the gold sentence itself for 1 in 100 when asked bare, 4 with passages, the best
+last (the gain's 95 % interval is 0.6 to 7.5), and 7 with the best first. Yet of that sentence's
+words its answers tell no more, 26 and 27 in 100 against 29: it copies a sentence or misses it. And
+an order by the question's likelihood under the same model finds nothing better (`make bench-rag`).
 """
 
 from functools import cache

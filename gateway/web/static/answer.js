@@ -48,13 +48,14 @@ export class Answer {
     const reply = await ask("/v1/chat/completions", { body, signal, traceparent: newTrace() });
     this.times.headers = performance.now();
     this.headers = reply.headers;
+    const request = reply.headers.get("x-request-id") ?? "";
     for await (const data of events(reply)) {
       if (data === "[DONE]") return;
       const event = JSON.parse(data);
-      if (event.error) throw new Refused(reply.status, event.error.message, event.error);
+      if (event.error) throw new Refused(reply.status, event.error.message, { request });
       this.#take(event);
     }
-    throw new Refused(0, "The answer was cut off before its end.");
+    throw new Refused(0, "The answer was cut off before its end.", { request });
   }
 
   #take({ choices = [], usage }) {

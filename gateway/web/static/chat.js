@@ -111,15 +111,16 @@ function send(text) {
 }
 
 async function answer() {
-  const view = new Answer(talk.at(-1).content, follow);
+  const mine = talk; // "New chat" begins another
+  const view = new Answer(mine.at(-1).content, follow);
   running = new AbortController();
   showRunning();
   find("talk").append(view.element);
   document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
   try {
-    talk.push({ role: "assistant", content: await view.fill(body(), running.signal) });
+    mine.push({ role: "assistant", content: await view.fill(body(), running.signal) });
   } catch (error) {
-    if (error.name === "AbortError") stopped(view);
+    if (error.name === "AbortError") stopped(view, mine);
     else if (error instanceof Refused) failed(view, error);
     else throw error;
   } finally {
@@ -128,8 +129,8 @@ async function answer() {
   }
 }
 
-function stopped(view) {
-  if (view.said) talk.push({ role: "assistant", content: view.said });
+function stopped(view, mine) {
+  if (view.said) mine.push({ role: "assistant", content: view.said });
   view.fail("You stopped it.", againButton(view));
 }
 
@@ -169,6 +170,7 @@ function follow(isOver = false) {
   const page = document.scrollingElement;
   const end = page.scrollHeight - page.clientHeight;
   const asked = [...find("talk").querySelectorAll(".question")].at(-1);
+  if (!asked) return;
   const begin = page.scrollTop + asked.getBoundingClientRect().top - 16;
   if (isOver) page.scrollTop = Math.max(page.scrollTop, Math.min(end, begin));
   else if (end - page.scrollTop < 160) page.scrollTop = end;

@@ -211,6 +211,20 @@ async def test_escape_stops_the_answer_and_the_upstream(open_house: Any, visit: 
             await asyncio.wait_for(house.upstream.left.wait(), 10)
 
 
+async def test_a_new_chat_forgets_the_answer_that_was_coming(open_house: Any, visit: Any) -> None:
+    async with open_house() as house:
+        house.upstream.pieces[1:1] = [gate := asyncio.Event()]
+        async with visit(house, "/") as page:
+            await ask(page, "first")
+            await page.wait_for_function("document.querySelector('.prose').innerText === 'Paris'")
+            await page.click("#clear")
+            gate.set()
+            await page.locator("#send").wait_for()
+            await ask(page, "second")
+            await facts(page)
+        assert [it["content"] for it in house.upstream.requests[-1]["messages"]] == ["second"]
+
+
 async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
     open_house: Any, visit: Any, make_key: Any
 ) -> None:

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 HOUR_MS = 3_600_000
 OVER = {
-    "limits": {"small": {"requests_per_minute": 60, "cost_per_day": 2}},
+    "limits": {"small": {"requests_per_minute": 60, "cost_per_day": 0.5}},
     "server": {"limits": "small"},
 }
 
@@ -66,6 +66,8 @@ async def test_usage_is_shown_for_an_admins_key(
             assert await page.locator(".plot canvas").count() == 4
             label = await page.locator("#plot-requests").get_attribute("aria-label")
             assert label.startswith("requests a day, in 30 days: at most 24")
+            assert "limit" in await page.locator("#plot-cost .u-legend").inner_text()
+            assert "limit" not in await page.locator("#plot-errors .u-legend").inner_text()
             await page.select_option("#by", "team")
             await page.locator("#table tbody tr", has_text="search").wait_for()
             assert await page.locator("#table tbody tr").count() == 2

@@ -63,15 +63,19 @@ def ours() -> dict[str, float]:
     return rates(network.encode_texts)
 
 
-def theirs() -> dict[str, float]:
+def sentence_transformer() -> Any:
+    """The same weights, with 2 threads."""
     import torch
     from sentence_transformers import SentenceTransformer, models
 
     torch.set_num_threads(int(THREADS))
     reader = models.Transformer(str(WEIGHTS), max_seq_length=256)
-    modules = [reader, models.Pooling(reader.get_word_embedding_dimension()), models.Normalize()]
-    network = SentenceTransformer(modules=modules, device="cpu")
-    return rates(network.encode)
+    modules = [reader, models.Pooling(reader.get_embedding_dimension()), models.Normalize()]
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+def theirs() -> dict[str, float]:
+    return rates(sentence_transformer().encode)
 
 
 def one_round(python: str, side: str) -> dict[str, float]:

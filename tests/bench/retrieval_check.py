@@ -1,4 +1,5 @@
-"""Our measures against ir-measures, and our keywords against bm25s, on the same passages.
+"""Our measures against ir-measures, our keywords against bm25s, and how long the same passages take
+sentence-transformers to embed alone, where our ingestion cuts and writes them, too.
 
     python -m tests.bench.retrieval --dump FILE --tldr 0 --no-latency
     BENCH-VENV/bin/python tests/bench/retrieval_check.py FILE
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import bm25s
 import ir_measures
+from embedding import sentence_transformer, seconds
 from ir_measures import RR, R, nDCG
 
 MEASURES = {"ndcg10": nDCG @ 10, "recall10": R @ 10, "mrr": RR}
@@ -44,10 +46,14 @@ def main(path: str) -> None:
         for n in range(len(rows))
     }
     theirs = ir_measures.calc_aggregate([nDCG @ 10], qrels, run)
+    network = sentence_transformer()
+    per_s = len(ids) / seconds(network.encode, list(dump["passages"].values()))
     result = {
         "largest_difference": worst,
         "ndcg10_bm25s": theirs[nDCG @ 10],
         "ndcg10_bm25": dump["ours"]["ndcg10_bm25"],
+        "embed_passages_per_s_sentence_transformers": per_s,
+        "ingest_vs_sentence_transformers": dump["ours"]["ingest_passages_per_s"] / per_s,
     }
     print(json.dumps(result))
 

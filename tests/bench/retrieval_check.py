@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bm25s
 import ir_measures
-from embedding import sentence_transformer, seconds
+from embedding import seconds, sentence_transformer
 from ir_measures import RR, R, nDCG
 
 MEASURES = {"ndcg10": nDCG @ 10, "recall10": R @ 10, "mrr": RR}

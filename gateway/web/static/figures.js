@@ -68,15 +68,17 @@ async function addRequests(begin, subject, add) {
 }
 
 async function addDays(range, subject, add) {
-  const query = new URLSearchParams({ by: "day", since: range.since() });
+  for (const row of await askUsage("day", range.since(), subject)) {
+    const at = Date.parse(row.name) / 1000;
+    add(at, { ...tokensOf(row), requests: row.requests, errors: row.errors });
+  }
+}
+
+/** The lines of a report: sums of whole days since a date, by "day", "team", … */
+export async function askUsage(by, since, subject) {
   const [kind, name] = subject.split(/:(.*)/);
-  if (name) query.set(kind, name);
-  for (const row of (await askJson(`/admin/usage?${query}`)).data)
-    add(Date.parse(row.name) / 1000, {
-      ...tokensOf(row),
-      requests: row.requests,
-      errors: row.errors,
-    });
+  const query = new URLSearchParams({ by, since, ...(name && { [kind]: name }) });
+  return (await askJson(`/admin/usage?${query}`)).data;
 }
 
 const tokensOf = (row) => ({

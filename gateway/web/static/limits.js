@@ -1,57 +1,54 @@
 // Which limits hold for somebody, and how much of each is used.
 
-import { askJson } from "./api.js";
 import { make } from "./dom.js";
-import { sumOf } from "./figures.js";
+import { askUsage, sumOf } from "./figures.js";
 import { format, money } from "./words.js";
 
-/** [{name, most, soft, used, say}]: `used` null where nobody kept count. */
+/** [{kind, name, most, soft, used, say}], of class and budgets; `used` null: nobody kept count. */
 export async function limitsOf(setting, subject, figures) {
-  const { config, budgets } = setting;
-  const name = classOf(setting, subject);
-  const most = (what) => Number(config[`limits.${name}.${what}`]?.value ?? 0);
+  const ofClass = await classLimits(setting, subject, figures);
+  return [...ofClass, ...budgetLimits(setting.budgets, subject)].filter((it) => it.most);
+}
+
+async function classLimits(setting, subject, figures) {
+  const own = classOf(setting, subject);
+  const most = (what) => Number(setting.config[`limits.${own}.${what}`]?.value ?? 0);
+  const limit = (kind, name, what, say, used = null) => ({
+    kind,
+    name,
+    most: most(what),
+    say,
+    used,
+  });
   const peak = (numbers) => (figures.range.step === 60 ? Math.max(...numbers) : null);
   const tokens = figures.prompt.map((it, i) => it + figures.completion[i]);
   const rows = [
-    {
-      kind: "requests",
-      name: "Requests a minute",
-      most: most("requests_per_minute"),
-      used: peak(figures.requests),
-      say: format,
-    },
-    {
-      kind: "tokens",
-      name: "Tokens a minute",
-      most: most("tokens_per_minute"),
-      used: peak(tokens),
-      say: format,
-    },
-    { kind: "slots", name: "Requests at once", most: most("concurrent"), used: null, say: format },
+    limit("requests", "Requests a minute", "requests_per_minute", format, peak(figures.requests)),
+    limit("tokens", "Tokens a minute", "tokens_per_minute", format, peak(tokens)),
+    limit("slots", "Requests at once", "concurrent", format),
   ];
-  for (const period of ["day", "month"])
-    rows.push({
-      kind: period,
-      name: `Cost a ${period}`,
-      most: most(`cost_per_${period}`),
-      used: null,
-      say: money,
-    });
-  for (const row of rows.filter((it) => it.most && (it.kind === "day" || it.kind === "month")))
-    row.used = await spentIn(row.kind, subject);
-  for (const it of budgets.filter((it) => subject === "global" || it.subject === subject)) {
-    const whose = it.subject === subject ? "" : ` of ${it.subject.replace(":", " ")}`;
-    const isOurs = it.subject === subject;
-    rows.push({
-      kind: isOurs ? it.period : "",
-      name: `Budget a ${it.period}${whose}`,
-      say: money,
-      most: Number(it.hard ?? it.soft),
-      soft: it.soft && Number(it.soft),
-      used: Number(it.spent),
-    });
+  for (const period of ["day", "month"]) {
+    const row = limit(period, `Cost a ${period}`, `cost_per_${period}`, money);
+    if (row.most) row.used = await spentIn(period, subject);
+    rows.push(row);
   }
-  return rows.filter((it) => it.most);
+  return rows;
+}
+
+/** Everybody's page shows the budgets of all; a line in a plot is only for one's own. */
+function budgetLimits(budgets, subject) {
+  const mine = budgets.filter((it) => subject === "global" || it.subject === subject);
+  return mine.map((it) => {
+    const isOwn = it.subject === subject;
+    return {
+      kind: isOwn ? it.period : "",
+      name: `Budget a ${it.period}${isOwn ? "" : ` of ${it.subject.replace(":", " ")}`}`,
+      most: Number(it.hard ?? it.soft),
+      soft: Number(it.soft ?? 0),
+      used: Number(it.spent),
+      say: money,
+    };
+  });
 }
 
 /** The limit class of whom the usage is of; "" for none. */
@@ -65,14 +62,10 @@ function classOf({ config, teams, keys }, subject) {
 }
 
 async function spentIn(period, subject) {
-  const today = new Date().toISOString();
-  const query = new URLSearchParams({
-    by: "day",
-    since: period === "day" ? today.slice(0, 10) : `${today.slice(0, 7)}-01`,
-  });
-  const [kind, name] = subject.split(/:(.*)/);
-  if (name) query.set(kind, name);
-  return sumOf((await askJson(`/admin/usage?${query}`)).data.map((it) => Number(it.cost)));
+  const today = new Date().toISOString().slice(0, 10);
+  const since = period === "day" ? today : `${today.slice(0, 7)}-01`;
+  const days = await askUsage("day", since, subject);
+  return sumOf(days.map((it) => Number(it.cost)));
 }
 
 export function limitRows(limits) {

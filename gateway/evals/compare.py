@@ -1,40 +1,42 @@
 """Is one target better than another? Better, worse, or one cannot tell; and what it would take.
 
 The same cases, paired. The score of all graders together is what the comparison is for, tested
-once; the graders alone are many, so their p are adjusted by Holm's method.
+once. The graders alone are many, so their p are adjusted that none is called different by chance
+(Holm); the tags say where to look, so theirs only that few are (Benjamini and Hochberg).
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from gateway.errors import BadRequest
+from gateway.evals import statistics
 from gateway.evals.cases import Case
 from gateway.evals.definition import Comparison
-from gateway.evals.formats import spread, variants
+from gateway.evals.formats import Spread, spread
 from gateway.evals.runs import Item, Run
 from gateway.evals.scores import Column, Scores, columns
-from gateway.evals.statistics import Estimate, detectable, holm, mcnemar, mean_of, needed
+from gateway.evals.statistics import Estimate, mcnemar, mean_of
 
 TOTAL = "score"
 Says = Literal["better", "worse", "cannot tell"]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `candidate` against `baseline` by one grader, on the `n` cases that both answered."""
+    """Of `candidate` against `baseline` on the `n` cases that both answered."""
 
-    grader: str
+    by: str  # all graders together, one of them, or all of them on the cases of one #tag
     n: int
     baseline: float
     candidate: float
     difference: Estimate
     p: float
     alpha: float
-    detectable: float  # the smallest difference that so many cases show
-    needed: int  # cases to show the smallest difference that would matter; 0: none differed yet
+    detectable: float  # the smallest difference that so many cases show; 0: none differed yet
+    needed: int  # cases that show the smallest difference that would matter
 
     @property
     def says(self) -> Says:
@@ -46,16 +48,28 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def compare(
     baseline: Column, candidate: Column, cases: Sequence[Case], asked: Comparison
 ) -> list[Verdict]:
-    """The total first, then each grader that both have."""
+    """The total, each grader that both have, each tag."""
     old, new = baseline.by_grader, candidate.by_grader
-    parts = [_verdict(it, old[it], new[it], cases, asked) for it in old if it in new]
-    adjusted = zip(parts, holm([it.p for it in parts]), strict=True)
-    total = _verdict(TOTAL, baseline.total, candidate.total, cases, asked)
-    return [total, *(msgspec.structs.replace(it, p=p) for it, p in adjusted)]
+    whole = baseline.total, candidate.total
+    graders = [_verdict(it, old[it], new[it], cases, asked) for it in old if it in new]
+    tags = [
+        _verdict(f"#{tag}", *whole, [it for it in cases if tag in it.tags], asked)
+        for tag in sorted({tag for case in cases for tag in case.tags})
+    ]
+    total = _verdict(TOTAL, *whole, cases, asked)
+    few_false = _adjusted(tags, statistics.benjamini_hochberg)
+    return [total, *_adjusted(graders, statistics.holm), *few_false]
+
+
+def _adjusted(
+    verdicts: list[Verdict], adjust: Callable[[Sequence[float]], list[float]]
+) -> list[Verdict]:
+    p = adjust([it.p for it in verdicts])
+    return [msgspec.structs.replace(it, p=its) for it, its in zip(verdicts, p, strict=True)]
 
 
 def _verdict(
-    grader: str, old: Scores, new: Scores, cases: Sequence[Case], asked: Comparison
+    by: str, old: Scores, new: Scores, cases: Sequence[Case], asked: Comparison
 ) -> Verdict:
     kept = [it for it in cases if it.id in old and it.id in new]
     before, after = ([scores[it.id] for it in kept] for scores in (old, new))
@@ -64,15 +78,16 @@ def _verdict(
     found = mean_of(differences, groups, 1 - asked.alpha)
     is_binary = set(before) | set(after) <= {0.0, 1.0}
     is_exact = is_binary and len(set(groups)) == n  # right and wrong of independent cases
-    deviation = found.error * math.sqrt(n)  # of one case, as if cases were independent
-    is_known = 0 < deviation < math.inf
+    error = found.error if math.isfinite(found.error) else 0.0
+    deviation = error * math.sqrt(n)  # of one case, as if cases were independent
+    chances = asked.alpha, asked.power
     return Verdict(
-        grader=grader, n=n, difference=found, alpha=asked.alpha,
+        by=by, n=n, difference=found, alpha=asked.alpha,
         baseline=sum(before) / n if n else 0.0,
         candidate=sum(after) / n if n else 0.0,
         p=mcnemar(after, before) if is_exact else found.p,
-        detectable=detectable(deviation, n, asked.alpha, asked.power) if is_known else 0.0,
-        needed=needed(asked.smallest, deviation, asked.alpha, asked.power) if is_known else 0,
+        detectable=statistics.detectable(deviation, max(n, 1), *chances),
+        needed=statistics.needed(asked.smallest, deviation, *chances),
     )  # fmt: skip
 
 
@@ -87,25 +102,19 @@ def front(columns: Sequence[Column]) -> set[str]:
     }
 
 
-def spreads(run: Run, items: Iterable[Item]) -> list[dict[str, Any]]:
-    """For each target of an eval with formats: how far they lie apart, and the best, confirmed."""
+def spreads(run: Run, items: Iterable[Item]) -> dict[str, Spread]:
+    """For each target of an eval with formats: how far they lie apart, and the best, confirmed.
+
+    Raises BadRequest for an eval without formats, or when too little was answered.
+    """
     if run.eval.formats is None:
         raise BadRequest(f"the eval of {run.id} has no formats")
-    made, kept = variants(run.eval.formats), columns(run, items)
-    rows = []
+    kept, found = columns(run, items), {}
     for target in run.eval.targets:
-        mine = [kept[f"{target}#{i}"].total for i in range(len(made))]
+        mine = [kept[f"{target}#{i}"].total for i in range(run.eval.formats.count)]
         cases = [it for it in run.eval.cases if all(it.id in total for total in mine)]
         if len({it.group for it in cases}) < 2:
             raise BadRequest(f"{target}: too few cases were answered in all formats")
         scores = np.array([[total[it.id] for it in cases] for total in mine])
-        found = spread(scores, [it.group for it in cases])
-        sure = found.confirmed
-        rows.append({
-            "target": target, "formats": len(made), "cases": len(cases),
-            "worst": f"{min(found.means):.3f}", "best": f"{max(found.means):.3f}",
-            "winner": " ".join(map(repr, made[found.winner])),
-            "where it won": f"{found.selected:.3f}",
-            "elsewhere": f"{sure.mean:.3f} [{sure.low:.3f}, {sure.high:.3f}]",
-        })  # fmt: skip
-    return rows
+        found[target] = spread(scores, [it.group for it in cases])
+    return found

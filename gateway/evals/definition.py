@@ -40,7 +40,7 @@ class Comparison(Strict):
     candidate: str = ""
     alpha: Share = 0.05
     power: Share = 0.8
-    smallest: float = 0.05  # the difference that would matter
+    smallest: Share = 0.05  # the difference that would matter
 
 
 class Eval(Strict):

@@ -129,7 +129,7 @@ def row(it: Verdict) -> list[str]:
     """One line of a comparison, as people read it."""
     gap = it.difference
     return [
-        it.grader, str(it.n), f"{it.baseline:.3f}", f"{it.candidate:.3f}",
+        it.by, str(it.n), f"{it.baseline:.3f}", f"{it.candidate:.3f}",
         f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]", f"{it.p:.2g}", it.says,
         f"{it.detectable:.3f}" if it.detectable else "–", str(it.needed or "–"),
     ]  # fmt: skip

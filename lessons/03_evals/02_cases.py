@@ -23,7 +23,7 @@ from lessons.story import Claim, Exercise, Result
 def scores() -> list[float]:
     """Of the paraphrases, by the words that a right answer contains."""
     asked = cases("robustness")
-    said = complete([chat_text(it.turns()) for it in asked], 16)
+    said = complete([chat_text(it.turns()) for it in asked], 12)
     return [Contains().score(case, Answer(it)) for case, it in zip(asked, said, strict=True)]
 
 

@@ -86,6 +86,21 @@ def test_a_run_that_is_not_there(run: Run, words: tuple[str, ...], complaint: st
     assert complaint in run(*words, ok=False).stderr
 
 
+def test_spread(run: Run, store: Store, capitals: Eval) -> None:
+    formats = {"task": {"instruction": "?", "inputs": [], "output": "o"}, "count": 2}
+    tree = msgspec.to_builtins(capitals) | {"formats": formats}
+    scores: dict[str, list[float]] = {
+        "old#0": [0, 0],
+        "old#1": [1, 1],
+        "new#0": [1, 0],
+        "new#1": [1, 0],
+    }
+    name = keep(store, msgspec.convert(tree, Eval), scores)
+    [old, _] = json.loads(run("spread", name, "--format", "json").stdout)
+    assert (old["target"], old["worst"], old["best"]) == ("old", "0.000", "1.000")
+    assert old["where it won"] == "1.000"
+
+
 def test_spread_needs_formats(run: Run, store: Store, capitals: Eval) -> None:
     name = keep(store, capitals, {"old": [0, 1], "new": [1, 1]})
     assert "has no formats" in run("spread", name, ok=False).stderr

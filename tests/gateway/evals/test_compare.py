@@ -53,6 +53,19 @@ def test_three_verdicts() -> None:
     assert few.detectable > 0.05
 
 
+def test_a_loss_on_one_tag_is_seen_behind_a_gain_on_the_whole() -> None:
+    tags = [{"tags": ["many"]}] * 60 + [{"tags": ["few"]}] * 12
+    run, items = run_of({"a": [0.0] * 60 + [1.0] * 12, "b": [1.0] * 60 + [0.0] * 12})
+    cases = [
+        msgspec.structs.replace(case, tags=tuple(tag["tags"]))
+        for case, tag in zip(run.eval.cases, tags, strict=True)
+    ]
+    before, after = columns(run, items).values()
+    verdicts = {it.by: it for it in compare(before, after, cases, Comparison())}
+    assert [verdicts[it].says for it in ("score", "#few", "#many")] == ["better", "worse", "better"]
+    assert verdicts["#few"].p == pytest.approx(2 / 2**12)
+
+
 def test_nothing_differs() -> None:
     same = total({"a": [1.0, 0.0], "b": [1.0, 0.0]})
     assert (same.says, same.needed, same.p) == ("cannot tell", 0, 1)
@@ -96,8 +109,8 @@ def test_spread_of_formats() -> None:
         for it in items
         for i in range(2)
     ]
-    [row] = spreads(run, items)
-    assert (row["worst"], row["best"], row["where it won"]) == ("0.000", "1.000", "1.000")
+    found = spreads(run, items)["a"]
+    assert (found.means, found.winner, found.confirmed.mean) == ([0, 1], 1, 1)
     with pytest.raises(BadRequest):
         spreads(*run_of({"a": [1.0]}))
     with pytest.raises(BadRequest):

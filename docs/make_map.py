@@ -21,7 +21,7 @@ ROOMS = {
 }
 HEADING = "## The map\n"
 COMMENT = re.compile(r"(?:(?:#|--|//)[^\n]*\n)+|/\*.*?\*/|<!--.*?-->", re.DOTALL)
-NO_FILE_OF_OURS = re.compile(r"__init__\.py$|/[_.][^/]*/|/\.|/vendor/")
+NO_FILE_OF_OURS = re.compile(r"__init__\.py$|\.jsonl$|/[_.][^/]*/|/\.|/vendor/")
 MAP = re.compile(rf"(?<={re.escape(HEADING)}).*?(?=\n## )", re.DOTALL)
 
 

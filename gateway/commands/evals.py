@@ -29,7 +29,7 @@ def evals() -> None:
 @evals.command("run")
 @click.argument("file", type=FILE)
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The gateway.")
-@click.option("--key", envvar="GLASSGATE_KEY", default="", help="Your key, if it wants one.")
+@click.option("--key", envvar="GLASSGATE_KEY", default="", help="Your key; it must be able to pin.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True)
 @click.option("--new", "is_new", is_flag=True, help="Do not go on with a run that was broken off.")
 @CONFIG

@@ -51,7 +51,7 @@ class Choice(Probe, tag="choice"):
         found = [sum(it) for it in await subject.likelihoods(prefixes, case.choices)]
         if self.per_byte:
             found = [p / len(it.encode()) for p, it in zip(found, case.choices, strict=True)]
-        return float(found[0] > max(found[1:]))
+        return float(found[0] > max(found[1:], default=-math.inf))
 
 
 class Perplexity(Probe, tag="perplexity"):

@@ -127,7 +127,8 @@ class Driver:
         traffic = due.traffic
         prompt = int(due.prompt * traffic.characters) or traffic.prompt
         output = due.output or traffic.output
-        sent = request(traffic.user, traffic.family, due.number, prompt, output)
+        salt = f"{record.phase} {self.run.started}"
+        sent = request(traffic.user, traffic.family, due.number, prompt, output, salt)
         await ask(self.http, self.place.names["gateway"], sent, auth(traffic.tenant), record)
 
     def _is_saturated(self, since: float) -> bool:

@@ -24,29 +24,31 @@ class Sent(NamedTuple):
 
 def prose(characters: int, rng: random.Random) -> str:
     """Words of the language, so that tokenizers find about as many tokens as in real text."""
-    words = rng.choices(WORDS, k=characters // 3 + 1)
-    return " ".join(words)[:characters]
+    return " ".join(rng.choices(WORDS, k=characters // 3 + 1))[:characters]
 
 
-def request(user: str, family: str, number: int, prompt: int = 0, output: int = 32) -> Sent:
+def request(
+    user: str, family: str, number: int, prompt: int = 0, output: int = 32, salt: str = ""
+) -> Sent:
     """Request `number` of a user: `prompt` characters where it matters, `output` tokens at most.
 
-    Raises KeyError for a kind that nobody knows.
+    Only who asks what others ask leaves out the `salt`, so that no answer is known from another
+    run. Raises KeyError for a kind that nobody knows.
     """
     rng = random.Random(f"{user} {number}")
     if user == "embeddings":
-        body = {"model": family, "input": [prose(120, rng) for _ in range(4)]}
+        body = {"model": family, "input": [f"{salt} {prose(120, rng)}" for _ in range(4)]}
         return Sent("/v1/embeddings", json.dumps(body).encode(), is_stream=False)
     if user == "hostile":
         return hostile(family, rng)
-    subject = f"{rng.choice(SUBJECTS)} ({number})"
+    subject = f"{rng.choice(SUBJECTS)} ({number} {salt})"
     questions = {
         "chat": lambda: [_says(f"Tell me about {subject}.")],
         "rag": lambda: [_says(f"How do {subject} work in Python?")],
         "cached": lambda: [_says(rng.choice(FAQ))],
         "prefix": lambda: [_says(POLICY, "system"), _says(f"Tell me about {subject}.")],
-        "long": lambda: [_says(f"{number} {prose(prompt, rng)}")],
-        "replay": lambda: [_says(f"{number} {prose(prompt, rng)}"[: max(prompt, 1)])],
+        "long": lambda: [_says(f"{number} {salt} {prose(prompt, rng)}")],
+        "replay": lambda: [_says(f"{number} {salt} {prose(prompt, rng)}"[: max(prompt, 1)])],
     }
     chat: dict[str, Any] = {"model": family, "messages": questions[user](), "max_tokens": output}
     chat |= {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}

@@ -68,6 +68,8 @@ def test_users_ask_the_same_in_every_run(user: str) -> None:
     assert body["model"] == "m"
     assert one.is_stream == body.get("stream", False)
     assert one.is_welcome
+    salted = request(user, "m", 3, prompt=500, output=9, salt="another run").body
+    assert (one.body == salted) == (user == "cached")
     if user != "cached":
         assert one.body != request(user, "m", 4, prompt=500, output=9).body
 

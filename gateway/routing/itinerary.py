@@ -46,6 +46,8 @@ class Itinerary:
     def failed(self, lease: Lease, error: UpstreamError) -> None:
         """Take note of a failed attempt. Raises what ends the request."""
         target = lease.target
+        # Their frames hold the bytes of the answer, and a cycle would hold them till a collection.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         self._failures.append((target, error))
         self._failed_urls.add(lease.base_url)
         verdict = judge(error)

@@ -1,6 +1,7 @@
 """Whom a request asks next and how long it waits before that. In virtual time."""
 
 import asyncio
+import weakref
 from typing import Any
 
 import pytest
@@ -122,6 +123,33 @@ def test_nobody_open(run_virtual: Any) -> None:
         assert 0 < final.retry_after <= 10
         assert await walk(pool, (A, B), [RESET]) == ["b"]
 
+    run_virtual(test)
+
+
+def test_what_failed_does_not_keep_the_answer(run_virtual: Any) -> None:
+    """Frames of a traceback hold the bytes that were read; a failure is kept, they are not."""
+
+    class Answer:
+        pass
+
+    def read() -> None:
+        answer = Answer()
+        held.append(weakref.ref(answer))
+        try:
+            raise ValueError("no JSON")
+        except ValueError as error:
+            raise UpstreamError("malformed") from error
+
+    async def test(pool: Pool) -> None:
+        itinerary = Itinerary([A], None, RETRIES, pool)
+        lease = await itinerary.next()
+        try:
+            read()
+        except UpstreamError as error:
+            itinerary.failed(lease, error)
+        assert held[0]() is None
+
+    held: list[weakref.ref[Answer]] = []
     run_virtual(test)
 
 

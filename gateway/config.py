@@ -74,7 +74,6 @@ class Local(Section):
 
     model: str = "smollm2"  # a name of the catalogue, a GGUF file or a folder
     embedder: str = "minilm"
-    adapters: dict[str, str] = {}  # name → folder of a low-rank adapter of the chat model
     port: int = 8081
     threads: int = 0  # 0: the model server decides
     strict: bool = False  # refuse request fields that it does not know

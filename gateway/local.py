@@ -122,8 +122,6 @@ def command(config: Local) -> list[str]:
         words += ["--embedder", config.embedder]
     if config.profile:
         words += ["--runner", "emulated", "--profile", config.profile]
-    for name, folder in config.adapters.items():
-        words += ["--lora-modules", f"{name}={folder}"]
     for name, folder in config.loras.items():
         words += ["--lora-modules", f"{name}={folder}"]
     if config.strict:

@@ -120,8 +120,8 @@ def release_lines(settings: Settings) -> Sequence[str]:
     """TOML that offers the adapter as a release which nobody is sent to yet."""
     name, family = settings.folder.name, Path(settings.model).stem
     return (
-        "[local]", f'adapters = {{ "{name}" = "{settings.folder.resolve()}" }}', "",
-        f"[upstreams.{name}]", 'local = "model"', f'model = "{name}"', "",
-        f"[releases.{name}]", f'family = "{family}"', f'upstream = "{name}"', "",
-        f"[families.{family}]", f'weights = {{ "{family}-1" = 1, "{name}" = 0 }}',
+        "[local]", f'loras = {{ "{name}" = "{settings.folder.resolve()}" }}', "",
+        f'[upstreams."{name}"]', 'local = "model"', f'model = "{name}"', "",
+        f'[releases."{name}"]', f'family = "{family}"', f'upstream = "{name}"', "",
+        f'[families."{family}"]', f'weights = {{ "{family}-1" = 1, "{name}" = 0 }}',
     )  # fmt: skip

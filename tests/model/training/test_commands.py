@@ -36,7 +36,7 @@ def test_finetune_makes_an_adapter_and_tells_how_to_offer_it(tmp_path: Path, met
     done = run("finetune", file, *options)
     assert done.exit_code == 0, done.output
     assert "left out: line 7: no known form: it has bad" in done.output
-    assert '[releases.talker]\nfamily = "tiny-random"' in done.output
+    assert '[releases."talker"]\nfamily = "tiny-random"' in done.output
     assert '"talker" = 0' in done.output
     before, after = map(float, re.findall(r"(\d+\.\d+) (?:before|after)", done.output))
     assert after < before

@@ -39,11 +39,8 @@ NUMBERS: dict[str, tuple[float, str]] = {  # options of finetune: default, meani
 
 def number_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, (default, text) in reversed(NUMBERS.items()):
-        kind = (
-            click.FloatRange(0)
-            if isinstance(default, float)
-            else click.IntRange(int(name != "seed"))
-        )
+        is_whole = isinstance(default, int)
+        kind = click.IntRange(int(name != "seed")) if is_whole else click.FloatRange(0)
         option = click.option(
             f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text
         )

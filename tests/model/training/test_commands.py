@@ -2,8 +2,13 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -84,3 +89,19 @@ def test_tiny_is_made_by_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     checkpoint = load_llama(str(tmp_path))
     assert checkpoint.network.config.num_layers == 1
     assert checkpoint.stop_ids == {1}
+
+
+def test_ctrl_c_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    file, state = written(tmp_path / "rows.jsonl", *CHATS), tmp_path / "out" / "run" / STATE
+    words = [file, "--model", "tiny-random", "--out", tmp_path / "out", "--epochs", "100000"]
+    command = [sys.executable, "-m", "model", "finetune", *words, "--save-every", "1"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not state.exists():
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    said, _ = run.communicate()
+    assert run.returncode == 1
+    assert "the same command goes on" in said
+    with np.load(state) as kept:
+        assert kept["step"] >= 1

@@ -153,14 +153,12 @@ class Reply:
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamError, of kind "too_large" beyond `limit` bytes."""
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()  # thousands of parts would leave the heap in pieces, and large
         while not self._response.content.at_eof():
-            parts.append(await self._receive())
-            size += len(parts[-1])
-            if size > limit:
+            body += await self._receive()
+            if len(body) > limit:
                 raise UpstreamError("too_large", f"the body is longer than {limit} bytes")
-        return b"".join(parts)
+        return bytes(body)
 
     async def drain(self, seconds: float) -> None:
         """Give the rest of the body a moment to come, so that the connection can be used again."""

@@ -9,7 +9,7 @@ PIP     = -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
 .PHONY: help serve pull test test-services check format docs lock lessons \
         load bench-engine bench-gateway bench-ledger bench-retrieval bench-cache bench-rag \
-        bench-training
+        bench-training bench-emulated
 
 help:  ## what can be made here
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
@@ -32,6 +32,10 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.serve
 	$(VENV)/bin/python $(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/.ops: requirements/ops.txt $(VENV)/.dev
+	$(VENV)/bin/python $(PIP) --require-hashes -r requirements/ops.txt
+	@touch $@
+
 $(BENCH)/.ready: requirements/bench.txt
 	@$(PYTHON) -m venv $(BENCH)
 	@echo "installing the peers to compare with (llama.cpp compiles for about ten minutes)"
@@ -43,6 +47,11 @@ lock:  ## make the hashed locks anew (needs uv on the PATH); bench.txt is pinned
 	  --quiet --upgrade --extra dev pyproject.toml requirements/build.in -o requirements/dev.txt
 	uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --no-annotate \
 	  --quiet --constraint requirements/dev.txt pyproject.toml requirements/build.in -o requirements/base.txt
+	uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --quiet \
+	  --constraint requirements/dev.txt --extra redis --extra postgres pyproject.toml requirements/build.in \
+	  -o requirements/production.txt
+	uv pip compile --universal --generate-hashes --no-header --no-emit-index-url --no-annotate --quiet \
+	  --constraint requirements/dev.txt --extra ray pyproject.toml requirements/ops.in -o requirements/ops.txt
 
 # --- run ----------------------------------------------------------------------
 
@@ -63,7 +72,7 @@ check: $(VENV)/.dev  ## format, lint, types, architecture
 test: $(VENV)/.dev  ## the test suite: wheels only, no root
 	$(VENV)/bin/pytest -m "not services"
 
-test-services: $(VENV)/.dev  ## what needs Debian packages, root or minutes
+test-services: $(VENV)/.dev $(VENV)/.ops  ## what needs Debian packages, root or minutes
 	@.ci/services
 	$(VENV)/bin/pytest -m services
 
@@ -94,13 +103,16 @@ bench-ledger: $(VENV)/.dev  ## journal, ledger and reports over 10^6 rows
 	@$(VENV)/bin/python tests/bench/ledger.py
 
 bench-retrieval: $(VENV)/.dev pull  ## nDCG and latency of search
-	@$(VENV)/bin/python tests/bench/retrieval.py
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m tests.bench.retrieval
 
 bench-cache: $(VENV)/.dev pull  ## the answer cache: hits, false hits, time
-	@$(VENV)/bin/python tests/bench/cache.py
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m tests.bench.cache
 
 bench-rag: $(VENV)/.dev pull  ## answers with and without retrieval, on the golden set
-	@$(VENV)/bin/python tests/bench/rag.py
+	@OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m tests.bench.rag
 
 bench-training: $(VENV)/.dev $(BENCH)/.ready pull  ## fine-tuning against PyTorch, the tiny network
 	@$(VENV)/bin/python tests/bench/training.py
+
+bench-emulated: $(VENV)/.dev  ## how many streams an emulated server carries on one core
+	@$(VENV)/bin/python tests/bench/emulated.py

@@ -1,11 +1,15 @@
 """Writes README's map: one line per file, taken from the file itself. Part of `make docs`.
 
 A module says what it is in the first sentence of its docstring, any other file in its first
-comment, a prompt in its notes. The map stands in README between its heading and the next one.
+comment, a prompt in its notes, a dashboard in its description, a scenario in its "about", a page of
+text under its heading. What was trained or written by a program is left out. The map stands in
+README between its heading and the next one.
 """
 
 import ast
+import json
 import re
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -21,7 +25,9 @@ ROOMS = {
 }
 HEADING = "## The map\n"
 COMMENT = re.compile(r"(?:(?:#|--|//)[^\n]*\n)+|/\*.*?\*/|<!--.*?-->", re.DOTALL)
-NO_FILE_OF_OURS = re.compile(r"__init__\.py$|\.jsonl$|/[_.][^/]*/|/\.|/vendor/")
+NO_FILE_OF_OURS = re.compile(
+    r"__init__\.py$|\.jsonl$|/tiny/.*\.(json|safetensors)$|/[_.][^/]*/|/\.|/vendor/"
+)
 MAP = re.compile(rf"(?<={re.escape(HEADING)}).*?(?=\n## )", re.DOTALL)
 
 
@@ -37,8 +43,14 @@ def says(path: Path) -> str:
     content = path.read_text()
     if path.suffix == ".py":
         found = ast.get_docstring(ast.parse(content)) or ""
-    elif path.suffix == ".md":
+    elif path.suffix == ".json":
+        found = json.loads(content)["description"]
+    elif path.parent.name == "scenarios":
+        found = tomllib.loads(content)["about"]
+    elif path.suffix == ".md" and content.startswith("---"):
         found = yaml.safe_load(content.split("---")[1])["notes"]
+    elif path.suffix == ".md":
+        found = content.partition("\n\n")[2]
     else:
         comment = COMMENT.match(content)
         found = re.sub(r"(?m)^(#|--|//|/\*|<!--) ?|(\*/|-->)$", "", comment[0] if comment else "")

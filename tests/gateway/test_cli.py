@@ -94,12 +94,13 @@ def test_an_emulated_machine_needs_no_weights_and_has_a_store_of_its_own(
     assert elsewhere.store.url == f"sqlite:///{tmp_path}/store.db"
 
 
-def test_every_command_has_its_help() -> None:
+def test_every_command_has_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_on: list[str] = []
+    monkeypatch.setattr(cli.os, "execv", lambda _, words: handed_on.extend(words[2:]))
     for name in main.commands:
-        if name not in ("model", "pull", "models", "calibrate"):
-            code, said = run(name, "--help")
-            assert code == 0
-            assert "Usage" in said
+        code, said = run(name, "--help")
+        assert code == 0
+        assert "Usage" in said or handed_on[-3:] == ["model", handed_on[-2], "--help"]
 
 
 class Said(terminal.Client):

@@ -27,6 +27,7 @@ from gateway.edge import LOOPBACK, is_loopback
 from gateway.errors import (
     BadRequest,
     ClientGone,
+    Forbidden,
     GatewayError,
     MethodNotAllowed,
     NotFound,
@@ -176,6 +177,7 @@ class App:
 
         try:
             self._check_host(scope)
+            self._check_site(scope)
             await self._app(scope, receive, answer)
         except GatewayError as error:
             self._count_refusal(scope, error)
@@ -217,6 +219,14 @@ class App:
         name = name if port.isdigit() else host
         if allowed and name not in allowed:
             raise BadRequest(f"this gateway is not called {name!r}", param="host")
+
+    def _check_site(self, scope: Scope) -> None:
+        """A page elsewhere may make a browser post what needs no key; the browser says so."""
+        fields = scope["fields"]
+        is_foreign = fields.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET"
+        allowed = self.state.setup.config.server.cors_origins
+        if is_foreign and not {"*", fields.get("origin", "")} & set(allowed):
+            raise Forbidden("pages of other sites may not use this gateway", code="cross_site")
 
 
 class _Guard:

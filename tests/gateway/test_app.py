@@ -165,6 +165,17 @@ async def test_a_host_that_is_not_ours_is_refused(open_house: Any) -> None:
             assert reply.startswith(b"HTTP/1.1 %d " % status), (hosts, reply)
 
 
+async def test_a_page_of_another_site_cannot_post(open_house: Any) -> None:
+    foreign = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+    async with open_house() as house:
+        reply = await house.chat(headers=foreign)
+        assert (reply.status, (await reply.json())["error"]["code"]) == (403, "cross_site")
+        assert (await house.chat(headers=foreign | {"sec-fetch-site": "same-origin"})).status == 200
+        assert (await house.ask("GET", "/health/live", headers=foreign)).status == 200
+    async with open_house({"server": {"cors_origins": ["https://evil.example"]}}) as house:
+        assert (await house.chat(headers=foreign)).status == 200
+
+
 async def test_cors_is_off_until_an_origin_is_named(open_house: Any) -> None:
     origin = {"origin": "https://app.example", "access-control-request-method": "POST"}
     async with open_house() as house:

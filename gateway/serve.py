@@ -94,7 +94,8 @@ def greeting(state: "State", port: int) -> list[str]:
     }
     key = "" if state.mirror.keys.is_empty else " -H 'authorization: Bearer YOUR-KEY'"
     return [
-        f"Glassgate answers at {url}/v1; to see it work, open {url}",
+        f"Glassgate answers at {url}/v1",
+        f"to see it work, open {url}/",
         f"releases: {', '.join(served)}",
         f"try: curl {url}/v1/chat/completions{key} -H 'content-type: application/json'"
         f" -d '{json.dumps(body, separators=(',', ':'))}'",

@@ -13,6 +13,7 @@ the upstream's bill.
 
 import asyncio
 import datetime
+import itertools
 import logging
 import random
 import time
@@ -64,6 +65,7 @@ class Ledger:
         self._folder = Path(config.journal)
         self._journal = Journal(self._folder)
         self._open: dict[str, Segment] = {}
+        self._count = itertools.count()  # rows of one millisecond keep their order
         self._late: list[Row] = []  # settled when no file would take the line
         self._lock = asyncio.Lock()
         self._written = self._failures = self._torn = 0
@@ -85,7 +87,7 @@ class Ledger:
             raise Unavailable("the ledger cannot keep up", code="ledger_full", retry_after_s=10)
         now = now_ms()
         row = Row(
-            id=f"{now:012x}{random.getrandbits(64):016x}",
+            id=f"{now:012x}{next(self._count) & 0xFFFF:04x}{random.getrandbits(48):012x}",
             request_id=_text(call.id),
             started_at=now,
             route=call.route,

@@ -147,9 +147,10 @@ def _run(
 
 def to_toml(profile: Profile) -> str:
     """The profile as `load_profile` reads it. TOML writes such values as JSON does."""
+    comment = f"# {profile.name}, as `glassgate calibrate` measured it"
     top = {"name": profile.name, "source": profile.source}
     tables = {"step": profile.step, "roofline": profile.roofline, "engine": profile.engine}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    lines = [comment, *(f"{key} = {json.dumps(value)}" for key, value in top.items())]
     for table, struct in tables.items():
         if struct is not None:
             lines += ["", f"[{table}]"]

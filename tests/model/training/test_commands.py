@@ -95,12 +95,15 @@ def test_ctrl_c_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     file, state = written(tmp_path / "rows.jsonl", *CHATS), tmp_path / "out" / "run" / STATE
     words = [file, "--model", "tiny-random", "--out", tmp_path / "out", "--epochs", "100000"]
     command = [sys.executable, "-m", "model", "finetune", *words, "--save-every", "1"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
+    run = subprocess.Popen(command, text=True, **pipes)
+    signal.signal(signal.SIGINT, before)
     while not state.exists():
         assert run.poll() is None
         time.sleep(0.02)
     run.send_signal(signal.SIGINT)
-    said, _ = run.communicate()
+    said, _ = run.communicate(timeout=60)
     assert run.returncode == 1
     assert "the same command goes on" in said
     with np.load(state) as kept:

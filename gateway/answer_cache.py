@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cachetools import LRUCache
 
-from gateway.answer_flight import Flight, Pieces, Produce
+from gateway.answer_flight import ENDS, Flight, Pieces, Produce
 from gateway.answer_forms import Entry
 from gateway.answer_key import Question, is_reworded
 from gateway.charges import cost_of, read_usage
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Status = Literal["hit", "semantic", "miss", "bypass"]
 Embed = Callable[[str], Awaitable["Vector | None"]]  # a unit vector; None: cannot tell now
 
-ENDS = ("done", "body")
 COMPLETE = {"stop", "length", "tool_calls", "function_call"}
 LARGEST = 8  # of so many parts of the memory an entry may take one
 
@@ -194,14 +193,20 @@ class AnswerCache:
     async def _lead(
         self, flight: Flight, question: Question, produce: Produce, vector: "Vector | None"
     ) -> None:
+        """What is complete is kept before its last piece is out: who asks again then finds it."""
         name = question.key, question.is_stream
-        try:
-            await flight.run(produce)
+        entry: Entry | None = None
+
+        def keep() -> None:
+            nonlocal entry
             entry = self._entry_of(flight)
             if entry is not None:
                 self._kept[question.key] = entry
                 if vector is not None:
                     self._similar.add(question.partition, question.key, question.text, vector)
+
+        try:
+            await flight.run(produce, keep)
         finally:
             if self._flights.get(name) is flight:
                 del self._flights[name]

@@ -13,6 +13,7 @@ from gateway.routing.attempts import Attempt
 from gateway.routing.frames import Frame
 
 Pieces = AsyncGenerator[list[Frame]]
+ENDS = ("done", "body")
 Produce = Callable[[list[Attempt]], Pieces]  # makes the answer; each attempt goes into the list
 
 
@@ -29,11 +30,14 @@ class Flight:
         self._bills: list[list[Attempt]] = []
         self._news = asyncio.Event()
 
-    async def run(self, produce: Produce) -> None:
+    async def run(self, produce: Produce, complete: Callable[[], None]) -> None:
+        """`complete` is called when all frames are here, before any reader has the last."""
         try:
             async with aclosing(produce(self.attempts)) as pieces:
                 async for frames in pieces:
                     self.pieces.append(frames)
+                    if frames[-1].kind in ENDS:
+                        complete()
                     self._tell()
         except BaseException as error:  # whatever it is, each reader is to see it
             self.error = error

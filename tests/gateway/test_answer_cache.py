@@ -126,6 +126,21 @@ async def test_a_stream_is_kept_and_replayed_as_it_was(cache: AnswerCache, times
     assert cache.counts == {"miss": 1, "hit": 1}
 
 
+async def test_who_has_the_last_frame_finds_it_kept(cache: AnswerCache) -> None:
+    lingers = asyncio.Event()
+
+    async def produce(attempts: list[Attempt]) -> Any:
+        attempts.append(Attempt(TARGET, "http://up", 0.0))
+        yield STREAM
+        await lingers.wait()  # a connection that does not end with its answer
+
+    served = await cache.serve(question(), produce, [])
+    assert await anext(served.frames) == STREAM
+    assert (await ask(cache, produce, question()))[0] == "hit"
+    lingers.set()
+    assert await read(served) == []
+
+
 async def test_one_entry_answers_both_forms(cache: AnswerCache) -> None:
     upstream = Upstream(STREAM)
     await ask(cache, upstream, question())

@@ -1,6 +1,7 @@
 """A gateway on a real socket in the test's own loop, before an upstream that does as it is told."""
 
 import asyncio
+import copy
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,7 +59,7 @@ class Upstream:
     """Answers `pieces` (bytes to send, events to wait for) to streams and `body` to the rest."""
 
     pieces: list[bytes | asyncio.Event] = field(default_factory=lambda: list(ANSWER))
-    body: dict[str, Any] = field(default_factory=lambda: dict(BODY))
+    body: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(BODY))
     status: int = 200
     reply_headers: dict[str, str] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)

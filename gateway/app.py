@@ -187,7 +187,7 @@ class App:
             where = f"{error.detail}: {scope['method']} {scope['path']}"
             self._count_refusal(scope, refusal := known(where))
             await _refuse(refusal, scope, receive, answer)
-        except Exception:
+        except Exception:  # a fault of ours: logged whole, told to the client without details
             log.exception("request %s failed", name)
             self._count_refusal(scope, failed := GatewayError("internal error"))
             if status:

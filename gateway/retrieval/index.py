@@ -72,15 +72,9 @@ class Searcher:
             ranking = await words
         self._metrics.searches.labels(mode).inc()
         fused = FUSIONS[how.fusion]([ranking, meaning] if mode == "hybrid" else [ranking])
-        floor = min(meaning.values(), default=None)
         wanted = how.top_k if reranker is None else 2 * how.top_k
         hits = await self.store.read(read_hits, scope, list(fused)[: 2 * wanted + SPARE])
-        hits = [
-            msgspec.structs.replace(
-                it, score=min(fused[it.passage], 1.0), relevance=meaning.get(it.passage, floor)
-            )
-            for it in hits
-        ]
+        hits = _scored(hits, fused, meaning)
         places = without_repeats([it.text for it in hits], wanted)
         num_seen = len(hits) if len(places) < wanted else places[-1] + 1
         chosen = [hits[place] for place in places]
@@ -176,6 +170,17 @@ def read_hits(connection: sa.Connection, scope: Scope, order: Sequence[int]) -> 
     )
     found = {row.passage: Hit(**row._mapping) for row in connection.execute(query)}
     return [found[it] for it in order if it in found]
+
+
+def _scored(hits: list[Hit], fused: dict[int, float], meaning: dict[int, float]) -> list[Hit]:
+    """With their places' scores; what only words found is as relevant as the least by meaning."""
+    floor = min(meaning.values(), default=None)
+    return [
+        msgspec.structs.replace(
+            hit, score=min(fused[hit.passage], 1.0), relevance=meaning.get(hit.passage, floor)
+        )
+        for hit in hits
+    ]
 
 
 async def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:

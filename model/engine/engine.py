@@ -110,7 +110,7 @@ class Engine:
         self._recorder.observed.iteration_tokens.append(batch.num_tokens)
         try:
             result = self.runner.execute(batch, [share.sequence for share in shares])
-        except Exception as error:
+        except Exception as error:  # ends its sequences, never the engine
             logger.exception("a batch of %d sequences failed", len(shares))
             return [self._fail(share.sequence, error) for share in shares]
         return self._collect(shares, num_rows, result)
@@ -150,7 +150,7 @@ class Engine:
             try:
                 mine = slice(row, row + rows)
                 output = self._take(share, result[mine], tokens[mine], now)
-            except Exception as error:
+            except Exception as error:  # ends one sequence, not those beside it
                 logger.exception("one sequence of request %s failed", share.sequence.request.id)
                 output = self._fail(share.sequence, error)
             if output is not None:

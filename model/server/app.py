@@ -69,7 +69,7 @@ def _endpoint(state: State, handler: Handler) -> Callable[[Request], Awaitable[R
             headers |= ignored_header(call.ignored)
         except ClientDisconnect:
             return Response(status_code=GONE)
-        except Exception as error:
+        except Exception as error:  # each becomes its response, in one place
             response = error_response(error)
         response.headers.update(headers)
         return response

@@ -104,7 +104,7 @@ class Process:
             logger.error("cannot serve: %s: %s", type(error).__name__, error)
             self._leave(UNUSABLE)
             return
-        except Exception:
+        except Exception:  # this is a task: its error would end nothing
             logger.exception("cannot serve")
             self._leave(CRASHED)
             return

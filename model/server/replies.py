@@ -91,7 +91,7 @@ async def _frames(
         yield encode_event(encode(first))
         async for chunk in chunks:
             yield encode_event(encode(chunk))
-    except Exception as error:
+    except Exception as error:  # the status is out: only the stream can tell
         yield encode_event(as_server_error(error).body)
         return
     yield DONE

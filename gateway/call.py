@@ -77,6 +77,7 @@ class Call:
     picked_by: str = ""  # rule, pin, sticky or weight
     prompt: "Prompt | None" = None
     variables: dict[str, Any] = field(default_factory=dict)  # the values of its inputs
+    store: str = ""  # of the release's index, as id@snapshot; "" before the answer cache needs it
     context: "Context | None" = None  # what the release's index says to the question
     messages: list[dict[str, Any]] | None = None  # what the prompt makes of the client's
     prompt_tokens: int = 0  # an estimate, where a rule of the family asks for it

@@ -12,18 +12,20 @@ import msgspec
 from gateway.call import Call
 from gateway.config import Index
 from gateway.counting import counts
-from gateway.errors import NotFound, NothingRelevant, Unavailable
+from gateway.errors import BadRequest, NotFound, NothingRelevant, Unavailable
 from gateway.plan import targets_of
 from gateway.prompts import question_of
 from gateway.retrieval import augment
 from gateway.retrieval.citations import verify, without_far
-from gateway.retrieval.index import Searcher, find
+from gateway.retrieval.index import How, Searcher, find, scoped
 from gateway.retrieval.rerank import UpstreamReranker
 from gateway.routing.attempts import Attempt
 from gateway.routing.frames import Frame
 from gateway.setup import Setup
 from gateway.state import State
 from model.protocol.sse import encode_event
+
+NOWHERE = "vs_none@0"  # of a store that is not there; and snapshot 0 of any is empty
 
 
 async def retrieve(call: Call, setup: Setup, state: State) -> None:
@@ -40,6 +42,8 @@ async def retrieve(call: Call, setup: Setup, state: State) -> None:
     def count(texts: Sequence[str]) -> list[int]:
         return counts(texts, tokenizer)
 
+    if call.store:  # what the answer cache's key names, whatever was published since
+        index = msgspec.structs.replace(index, store=call.store)
     question = question_of(call.body["messages"])
     reranker = _reranker(index, setup, state)
     call.context = await augment.retrieve(
@@ -52,18 +56,21 @@ async def retrieve(call: Call, setup: Setup, state: State) -> None:
 
 
 async def knowledge(call: Call, setup: Setup, state: State) -> str:
-    """Which state of which store `retrieve` would search; "" without an index."""
+    """Which state of which store `retrieve` is to search from now on; "" without an index."""
     release = setup.config.releases[call.release]
     if call.prompt is None or not release.index or "context" not in call.prompt.uses:
         return ""
     index = setup.config.indexes[release.index]
     try:
         kept = await state.store.read(find, index.tenant, index.store)
+        scope = scoped(kept, index.store, How(), state.store.engine.dialect.name)
     except NotFound:
-        return "missing"
-    except state.store.errors as error:
-        raise Unavailable("the release's index cannot be searched") from error
-    return f"{kept.id}@{kept.snapshot}+{kept.epoch}"
+        call.store = NOWHERE
+        return call.store
+    except (*state.store.errors, BadRequest) as error:
+        raise Unavailable(f"the release's index cannot be searched: {error}") from error
+    call.store = f"{kept.id}@{scope.snapshot}"
+    return f"{call.store}+{kept.epoch}"
 
 
 def _reranker(index: Index, setup: Setup, state: State) -> UpstreamReranker | None:

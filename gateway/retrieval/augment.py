@@ -36,7 +36,7 @@ async def retrieve(
         found = await searcher.search(index.tenant, index.store, question, how, reranker)
     except NotFound:
         return Context(
-            text=_say(index), given=[], dropped=[], tokens=0, mode="missing", store=index.store,
+            text=_say(index), given=[], dropped=[], tokens=0, mode="missing",
             policy=index.on_nothing,
         )  # fmt: skip
     except (*searcher.store.errors, BadRequest) as error:

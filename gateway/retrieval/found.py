@@ -70,6 +70,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
             *(f"dropped-{why}={count}" for why, count in sorted(reasons.items())),
             f"repeats={self.num_repeats}",
             f"search={self.mode}",
-            f"store={self.store}@{self.snapshot}",
+            *([f"store={self.store}@{self.snapshot}"] if self.store else []),
         ]
         return "; ".join(parts)

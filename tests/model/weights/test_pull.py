@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,23 @@ def test_what_is_there_is_not_fetched_again(
     monkeypatch.setattr(pulling, "_download", fail)
     monkeypatch.setattr(hashlib, "file_digest", fail)  # nor read again
     assert pull(SMALL) == pulled(SMALL)
+
+
+def test_a_folder_that_pip_removes_meanwhile_is_no_error(tmp_path: Path) -> None:
+    def come_and_go() -> None:
+        for number in range(300):
+            folder = tmp_path / f"pip-unpack-{number % 3}" / "deep"
+            folder.mkdir(parents=True)
+            (folder / "small.whl").write_bytes(WEIGHTS[:100])
+            shutil.rmtree(folder.parent)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(come_and_go)
+        sizes = set()
+        while not working.done():
+            sizes.add(pulling._arrived(tmp_path))
+        working.result()
+    assert sizes <= {0, 100}
 
 
 def test_no_network_says_what_to_do(index: Path, home: Path) -> None:

@@ -82,7 +82,7 @@ def finetune_command(threads: int | None, folder: Path | None, **options: Any) -
     if measured := tuning.perplexities():
         click.echo("perplexity of the test: {:.3f} before, {:.3f} after".format(*measured))
     click.echo(
-        f"{folder} is an adapter of {settings.model}. To offer it, lay this into the config:\n"
+        f"{folder} is an adapter of {settings.model}. To offer it, add this to the config:\n"
     )
     click.echo("\n".join(release_lines(settings)))
 
@@ -111,7 +111,7 @@ def train_command(what: str, folder: Path, threads: int | None) -> None:
 
 def _train(work: Any, label: str) -> None:
     """With a bar of loss, speed and time left. Ctrl-C leaves the last whole checkpoint."""
-    run, said = work.run, ""
+    run, said, steps = work.run, "", list["Progress"]()
     bar: Any = click.progressbar(
         length=run.num_steps, label=label, show_pos=True, item_show_func=lambda _: said
     )
@@ -122,13 +122,17 @@ def _train(work: Any, label: str) -> None:
             nonlocal said
             speed = progress.num_tokens / progress.seconds
             said = f"loss {progress.loss:.3f}  {speed:.0f} tok/s"
+            steps.append(progress)
             bar.update(1)
 
         try:
             work.train(report)
         except KeyboardInterrupt:
-            kept = "the same command goes on from the last checkpoint"
+            kept = f"the same command goes on after step {run.kept}, the last that was kept"
             raise click.ClickException(f"stopped in step {run.step + 1}: {kept}") from None
+    if steps:
+        speed = sum(it.num_tokens for it in steps) / sum(it.seconds for it in steps)
+        click.echo(f"loss {steps[0].loss:.3f} → {steps[-1].loss:.3f}, {speed:.0f} tok/s")
 
 
 def _use_threads(threads: int | None) -> None:

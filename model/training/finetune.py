@@ -117,11 +117,11 @@ def _what(settings: Settings) -> dict[str, object]:
 
 
 def release_lines(settings: Settings) -> Sequence[str]:
-    """TOML that offers the adapter as a release which nobody is sent to yet."""
+    """TOML for the end of a config: a release that gets no traffic, as no label points to it."""
     name, family = settings.folder.name, Path(settings.model).stem
     return (
-        "[local]", f'loras = {{ "{name}" = "{settings.folder.resolve()}" }}', "",
-        f'[upstreams."{name}"]', 'local = "model"', f'model = "{name}"', "",
-        f'[releases."{name}"]', f'family = "{family}"', f'upstream = "{name}"', "",
-        f'[families."{family}"]', f'weights = {{ "{family}-1" = 1, "{name}" = 0 }}',
+        "[local.loras]", f'"{name}" = "{settings.folder.resolve()}"', "",
+        f'[upstreams."{name}"]', 'local = "model"', f'model = "{name}"',
+        "deadlines = { headers = 60.0, first_token = 60.0 }", "",
+        f'[releases."{name}"]', f'family = "{family}"', f'upstream = "{name}"',
     )  # fmt: skip

@@ -52,7 +52,7 @@ class Run:
         self.optimizer = AdamW(network.trained, pace)
         self.folder = folder
         self.settings = json.dumps(settings, sort_keys=True)
-        self.step = 0
+        self.step = self.kept = 0  # steps done, and those that the checkpoint has
         if (folder / STATE).exists():
             self._load()
 
@@ -94,6 +94,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.folder / STATE)
+        self.kept = self.step
 
     def _load(self) -> None:
         try:
@@ -106,7 +107,7 @@ class Run:
                         f"{self.folder} holds another run, begun with {state['settings']}:"
                         " choose another folder or remove that one"
                     )
-                self.step = int(state["step"])
+                self.step = self.kept = int(state["step"])
                 for name, vector in self._vectors().items():
                     vector[:] = state[name]
         except (KeyError, zipfile.BadZipFile) as error:

@@ -44,7 +44,7 @@ class Comparison(Strict):
 
 
 class Eval(Strict):
-    """`cases` are read from their file; with `only`, those of these tags."""
+    """`cases` are read from their file, or several; with `only`, those of these tags."""
 
     name: str
     targets: dict[str, Target]
@@ -74,7 +74,9 @@ def load(path: Path) -> Eval:
     """Raises ConfigError with the file and the key or line that is wrong."""
     try:
         tree = tomllib.loads(path.read_text())
-        rows = list(_rows(path.parent / tree.pop("cases"), Case))
+        files = tree.pop("cases")
+        files = [files] if isinstance(files, str) else files
+        rows = [it for file in files for it in _rows(path.parent / file, Case)]
         only = set(tree.pop("only", ()))
         cases = [it for it in rows if not only or only & set(it.tags)]
         labels = {

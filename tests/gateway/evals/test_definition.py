@@ -30,6 +30,12 @@ def test_shipped_evals_can_be_read(path: Path) -> None:
     assert kept.hash == it.hash
 
 
+def test_cases_may_come_from_several_files(tmp_path: Path) -> None:
+    (tmp_path / "more.jsonl").write_text(json.dumps({**CASE, "id": "2"}))
+    text = HEAD.replace('"cases.jsonl"', '["cases.jsonl", "more.jsonl"]') + EXACT
+    assert [it.id for it in load(write(tmp_path, text, CASE)).cases] == ["1", "2"]
+
+
 def test_there_are_two_hundred_own_cases_of_every_kind() -> None:
     rows = [json.loads(it) for it in (SHIPPED[0].parent / "cases.jsonl").read_text().splitlines()]
     assert len(rows) >= 200

@@ -112,11 +112,12 @@ def train_command(what: str, folder: Path, threads: int | None) -> None:
 def _train(work: Any, label: str) -> None:
     """With a bar of loss, speed and time left. Ctrl-C leaves the last whole checkpoint."""
     run, said, steps = work.run, "", list["Progress"]()
+    label += f", from step {run.step}" if run.step else ""
+    left = run.num_steps - run.step  # a bar that began in its middle would promise an early end
     bar: Any = click.progressbar(
-        length=run.num_steps, label=label, show_pos=True, item_show_func=lambda _: said
+        length=left, label=label, show_pos=True, item_show_func=lambda _: said
     )
     with bar:
-        bar.update(run.step)
 
         def report(progress: "Progress") -> None:
             nonlocal said

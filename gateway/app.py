@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Router, request_response
 from starlette.routing import Route as StarletteRoute
-from starlette.routing import Router, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import admin, chat, config_file, releases, responses, web
@@ -151,8 +151,8 @@ class App:
     def __init__(self, state: State) -> None:
         self.state = state
         guards = {door: _Guard(door) for door in DOORS}
-        table = [StarletteRoute(d.path, app, methods=[d.method]) for d, app in guards.items()]
-        self._router = Router(table, redirect_slashes=False)
+        self._table = [StarletteRoute(d.path, it, methods=[d.method]) for d, it in guards.items()]
+        self._router = Router(self._table, redirect_slashes=False)
         self._direct = {(d.method, d.path): app for d, app in guards.items() if "{" not in d.path}
         self._app: ASGIApp = self._route
         if origins := state.setup.config.server.cors_origins:
@@ -185,7 +185,8 @@ class App:
         except HTTPException as error:
             known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
             where = f"{error.detail}: {scope['method']} {scope['path']}"
-            self._count_refusal(scope, refusal := known(where))
+            allow = (("allow", self._methods(scope)),) if known is MethodNotAllowed else ()
+            self._count_refusal(scope, refusal := known(where, headers=allow))
             await _refuse(refusal, scope, receive, answer)
         except Exception:  # a fault of ours: logged whole, told to the client without details
             log.exception("request %s failed", name)
@@ -196,6 +197,11 @@ class App:
         finally:
             if scope["path"] not in QUIET:
                 log_request(scope, status or ClientGone.status, time.monotonic() - started)
+
+    def _methods(self, scope: Scope) -> str:
+        """What this path may be asked with, as RFC 9110 wants it said to who asked otherwise."""
+        fitting = (it for it in self._table if it.matches(scope)[0] is not Match.NONE)
+        return ", ".join(sorted({name for it in fitting for name in it.methods or ()}))
 
     def _count_refusal(self, scope: Scope, error: GatewayError) -> None:
         """Who was let in is counted where it is settled."""

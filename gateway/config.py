@@ -99,7 +99,7 @@ class Deadlines(Section):
     total: float = 600.0
 
 
-class Price(Section):
+class Price(Section, cache_hash=True):
     """US dollars per million tokens, valid from a day on."""
 
     since: datetime.date = datetime.date(1970, 1, 1)

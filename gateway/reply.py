@@ -7,7 +7,7 @@ that does the work; why is in `reason`, so nobody has to guess from a CancelledE
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ STREAM_HEADERS = [
 ]
 JSON_HEADERS = [(b"content-type", b"application/json")]
 CLOSE = (("connection", "close"),)  # after a body that is not read to its end
+DISCARD_BYTES, DISCARD_S = 64 << 20, 2.0  # of a body that is too large
 
 
 class Exchange:
@@ -160,6 +161,8 @@ async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:
     limit = server.max_body_bytes
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:
+            if int(value) <= DISCARD_BYTES and b"expect" not in dict(scope["headers"]):
+                await discard(receive)
             raise too_large(limit)
     message: Any = await receive()
     body: bytes = message.get("body", b"")
@@ -168,8 +171,22 @@ async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:
     elif message["type"] == "http.disconnect":
         raise ClientGone("the client left")
     if len(body) > limit:
+        await discard(receive)
         raise too_large(limit)
     return body
+
+
+async def discard(receive: Receive) -> None:
+    """Read on for a moment: most clients look for an answer only when they have sent all they have,
+    and a connection that is closed under their hands tells them nothing."""
+    left = DISCARD_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while left > 0:
+                message: Any = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    break
 
 
 async def _read_rest(first: bytes, receive: Receive, server: Server) -> bytes:

@@ -39,7 +39,7 @@ def join(traceparent: str, sample: float) -> Place:
 
 def request_id(given: str) -> str:
     """The client's own id where it is a plain word, else a new one that sorts by time."""
-    if _ID.fullmatch(given):
+    if given and _ID.fullmatch(given):
         return given
     return f"req_{time.time_ns() // 1_000_000:012x}{new_id(8)}"
 

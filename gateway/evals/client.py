@@ -69,7 +69,8 @@ class Client:
             ) as reply:
                 return reply.status, reply.headers, await reply.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unanswered(f"the gateway does not answer: {error!r}") from error
+            why = str(error) or repr(error)
+            raise Unanswered(f"the gateway does not answer: {why}") from error
 
     def _reply(self, headers: Mapping[str, str], raw: bytes, total_us: int) -> Reply:
         body = msgspec.json.decode(raw)

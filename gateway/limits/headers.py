@@ -2,29 +2,28 @@
 
 import math
 
-from gateway.limits.rules import Grant, Refusal, duration
+from gateway.limits.rules import Grant, Kind, Refusal, duration
 
-NAMES = {"requests_per_minute": "requests", "tokens_per_minute": "tokens"}
+NAMES: dict[Kind, str] = {"requests_per_minute": "requests", "tokens_per_minute": "tokens"}
+MOST = (2**63, 0, 0)  # left, more than any rule has
 
 
 def rate_headers(outcome: Grant | Refusal) -> tuple[tuple[str, str], ...]:
     """Per kind the rule with the least left; for a refusal also when, if ever, to come again."""
+    tightest: dict[Kind, tuple[int, int, int]] = {}
+    for demand, (left, reset) in zip(outcome.demands, outcome.levels, strict=True):
+        rule = demand.rule
+        level = left, -reset, rule.capacity
+        if rule.kind in NAMES and level < tightest.get(rule.kind, MOST):
+            tightest[rule.kind] = level
     headers = []
-    for kind, name in NAMES.items():
-        tightest = min(
-            (
-                (left, -reset, demand.rule.capacity)
-                for demand, (left, reset) in zip(outcome.demands, outcome.levels, strict=True)
-                if demand.rule.kind == kind
-            ),
-            default=None,
-        )
-        if tightest:
-            headers += [
-                (f"x-ratelimit-limit-{name}", str(tightest[2])),
-                (f"x-ratelimit-remaining-{name}", str(tightest[0])),
-                (f"x-ratelimit-reset-{name}", duration(-tightest[1])),
-            ]
+    for kind, (left, reset, capacity) in tightest.items():
+        name = NAMES[kind]
+        headers += [
+            (f"x-ratelimit-limit-{name}", str(capacity)),
+            (f"x-ratelimit-remaining-{name}", str(left)),
+            (f"x-ratelimit-reset-{name}", duration(-reset)),
+        ]
     if isinstance(outcome, Refusal):
         headers += _retry(outcome)
     return tuple(headers)

@@ -5,7 +5,7 @@ themselves are kept for a while, to answer for single requests; the sums stay.
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal, cast
 
@@ -15,7 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway.errors import BadRequest
 from gateway.forecast import Forecast, forecast
-from gateway.store.rows import execute_many, insert
+from gateway.store.rows import insert, insert_many
 from gateway.store.tables import keys, ledger, usage_daily
 from gateway.store.teams import Budget, all_budgets
 
@@ -30,6 +30,7 @@ SUMS = (
     "completion_tokens",
     "cost",
 )
+DAY_MS = 86_400_000
 PRUNE_ROWS = 5000  # in one transaction
 
 
@@ -75,30 +76,40 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     cost: int
 
 
-def day_of(ms: int) -> str:
-    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).date().isoformat()
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    """Of days since 1970."""
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(number)).isoformat()
 
 
 def post(connection: sa.Connection, rows: Iterable[Row]) -> int:
     """Writes the rows that are not there yet, and adds them to their day. How many were new."""
     by_id = {row.id: row for row in rows}
-    if not by_id:
-        return 0
-    known = connection.scalars(sa.select(ledger.c.id).where(ledger.c.id.in_(by_id)))
-    for row_id in known.all():
-        del by_id[row_id]
+    if not _insert_all(connection, by_id.values()):
+        known = connection.scalars(sa.select(ledger.c.id).where(ledger.c.id.in_(by_id)))
+        for row_id in known.all():
+            del by_id[row_id]
+        _insert_all(connection, by_id.values())
     if by_id:
-        into_ledger, into_days = _statements(connection.dialect)
-        new = [msgspec.structs.asdict(row) for row in by_id.values()]
-        execute_many(connection, into_ledger, new)
-        execute_many(connection, into_days, _sums(by_id.values()))
+        insert_many(connection, _statements(connection.dialect)[1], _sums(by_id.values()))
     return len(by_id)
+
+
+def _insert_all(connection: sa.Connection, rows: Collection[Row]) -> bool:
+    """All or none: whether none was there, which is the rule and cheaper than to ask first."""
+    if not rows:
+        return True
+    into_ledger = _statements(connection.dialect)[0]
+    attempt = connection.begin_nested()
+    num_new = insert_many(connection, into_ledger, [msgspec.structs.asdict(row) for row in rows])
+    attempt.commit() if num_new == len(rows) else attempt.rollback()
+    return num_new == len(rows)
 
 
 def _sums(rows: Iterable[Row]) -> list[dict[str, str | int]]:
     sums: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
-        place = (day_of(row.started_at), row.key, row.team, row.family, row.release)
+        place = (_day(row.started_at // DAY_MS), row.key, row.team, row.family, row.release)
         total = sums.setdefault(place, [0] * len(SUMS))
         total[0] += 1
         total[1] += row.outcome not in ("ok", "client_gone")
@@ -118,7 +129,8 @@ def _statements(dialect: sa.Dialect) -> tuple[SQLCompiler, SQLCompiler]:
     into_days = insert(dialect, usage_daily)
     added = {name: usage_daily.c[name] + into_days.excluded[name] for name in SUMS}
     into_days = into_days.on_conflict_do_update(index_elements=["day", *DIMENSIONS], set_=added)
-    compiled = [it.compile(dialect=dialect) for it in (ledger.insert(), into_days)]
+    into_ledger = insert(dialect, ledger).on_conflict_do_nothing()
+    compiled = [it.compile(dialect=dialect) for it in (into_ledger, into_days)]
     return cast(tuple[SQLCompiler, SQLCompiler], tuple(compiled))
 
 

@@ -28,7 +28,7 @@ RULES = {
     "key:a": (Rule("requests_per_minute", 450), Rule("concurrent", 40)),
     "key:b": (Rule("requests_per_minute", 450), Rule("concurrent", 40)),
 }
-LEASE_S = 2.0
+LEASE_S = 5.0
 # Up or down by one slot and some cost, for everybody and for the key; returns the new counts.
 COUNT = """
 local seen = {}
@@ -76,7 +76,7 @@ class Traffic:
         try:
             await asyncio.shield(counted)
             slow = self.random.random() < 0.005
-            await asyncio.sleep(2 * LEASE_S if slow else self.random.expovariate(50))
+            await asyncio.sleep(1.5 * LEASE_S if slow else self.random.expovariate(50))
             if self.random.random() < 0.1:
                 raise Stumble
             self.count("slow" if slow else "finished")

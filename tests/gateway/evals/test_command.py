@@ -109,7 +109,7 @@ def test_spread_needs_formats(run: Run, store: Store, capitals: Eval) -> None:
 def test_a_gateway_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
     url = ("--url", "http://127.0.0.1:1")
     text = run("run", str(tmp_path / "eval.toml"), *url, ok=False).stderr
-    assert text.startswith("Error: the gateway does not answer")
+    assert text.startswith("Error: the gateway does not answer: Cannot connect to host 127.0.0.1")
 
 
 def test_a_wrong_file_is_one_line(run: Run, tmp_path: Path) -> None:

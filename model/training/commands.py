@@ -53,6 +53,7 @@ def number_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--method", type=click.Choice(["sft", "dpo"]), default="sft", show_default=True)
 @click.option("--model", default="smollm2", show_default=True, help="What the adapter changes.")
 @click.option("--out", "folder", type=FOLDER, help="[default: var/adapters/FILE-METHOD]")
+@click.option("--start", type=FOLDER, help="An adapter to go on from, as DPO does from an SFT's.")
 @click.option("--test", type=FILE, help="Rows whose perplexity is told before and after.")
 @click.option("--learning-rate", type=float, help="[default: sft 2e-4, dpo 5e-5]")
 @click.option("--recompute", is_flag=True, help="Less memory, a third more arithmetic.")

@@ -15,7 +15,7 @@ from model.training.loop import Progress, Run
 from model.training.losses import Loss, PreferenceLoss, negative_log_likelihood, perplexity
 from model.training.parameters import Pace
 from model.training.rows import Problem, read_rows
-from model.training.saving import save_adapter
+from model.training.saving import ADAPTER, save_adapter, start_from
 from model.weights import load_llama
 
 RATES = {"sft": 2e-4, "dpo": 5e-5}  # the usual ones for adapters
@@ -29,6 +29,7 @@ class Settings:
     folder: Path
     model: str
     method: str
+    start: Path | None
     test: Path | None
     epochs: float
     batch_size: int
@@ -70,7 +71,9 @@ class Finetuning:
             settings.seed,
             keeps_activations=not settings.recompute,
         )
-        self._base = self.network.without_adapter()
+        if settings.start:
+            start_from(self.network, settings.start)
+        self._base = self.network.snapshot()
         self._test = [Pack.of(group[:1]) for group in test]
         self._batches = batches(groups, settings.batch_size, settings.pack_tokens, settings.seed)
         steps = num_steps(groups, settings.batch_size, settings.epochs)
@@ -89,7 +92,7 @@ class Finetuning:
         save_adapter(self.network, settings.folder, settings.model)
 
     def perplexities(self) -> tuple[float, float] | None:
-        """Of the test's (chosen) answers, by the base and with the adapter; None without test."""
+        """Of the test's (chosen) answers, before and after; None without test."""
         if not self._test:
             return None
         return perplexity(self._base, self._test), perplexity(self.network, self._test)
@@ -111,9 +114,12 @@ def _pace(settings: Settings, steps: int) -> Pace:
 
 def _what(settings: Settings) -> dict[str, object]:
     """What a checkpoint must agree with: all that changes a bit of the result."""
-    free = {"file", "folder", "test", "save_every", "recompute"}
+    free = {"file", "folder", "start", "test", "save_every", "recompute"}
     values = {name: value for name, value in asdict(settings).items() if name not in free}
-    return {**values, "data": hashlib.sha256(settings.file.read_bytes()).hexdigest()}
+    files = {"data": settings.file}
+    if settings.start:
+        files["start"] = settings.start / ADAPTER
+    return values | {n: hashlib.sha256(it.read_bytes()).hexdigest() for n, it in files.items()}
 
 
 def release_lines(settings: Settings) -> Sequence[str]:

@@ -101,6 +101,10 @@ class TrainableLlama:
         frozen = dense_weights(network)
         return cls(network.config, frozen, factors, adapter, keeps_activations)
 
+    def snapshot(self) -> "TrainableLlama":
+        """As it is now, sharing the frozen weights; what is trained later does not change it."""
+        return TrainableLlama(self.config, self.frozen, self.trained, self.adapter)
+
     def without_adapter(self) -> "TrainableLlama":
         """The base alone, sharing its weights; nothing of it is trained."""
         return TrainableLlama(self.config, self.frozen, {"nothing": np.zeros(0, np.float32)})

@@ -31,8 +31,8 @@ def negative_log_likelihood(
 class PreferenceLoss:
     """DPO (arXiv:2305.18290): -log σ(β · (how much more than the base the chosen one is liked)).
 
-    In a pack the sequences are chosen, rejected, chosen, rejected, … The base is the network
-    without its adapter, so nothing else has to be kept in memory. ln 2 before the first step.
+    In a pack the sequences are chosen, rejected, chosen, rejected, … The base is what the network
+    was before the first step: it shares the frozen weights. ln 2 then.
     """
 
     def __init__(self, base: TrainableLlama, beta: float = 0.1) -> None:

@@ -1,5 +1,6 @@
 """What training leaves behind: an adapter's folder as PEFT writes it, or a whole network's folder
-in Hugging Face's layout. `model.weights` reads both, and so do their own libraries."""
+in Hugging Face's layout. `model.weights` reads both, and so do their own libraries; an adapter can
+be trained on."""
 
 import json
 import os
@@ -13,7 +14,11 @@ from safetensors.numpy import save_file
 from model.network.config import NetworkConfig
 from model.training.llama import TrainableLlama
 from model.training.operations import Array
+from model.weights.adapter import load_adapter
+from model.weights.safetensors_file import read_safetensors
+from model.weights.settings import Settings
 
+ADAPTER = "adapter_model.safetensors"
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 PLACES = {name: f"self_attn.{name}" for name in ATTENTION} | {name: f"mlp.{name}" for name in MLP}
 PLACES |= {"input_norm": "input_layernorm", "post_norm": "post_attention_layernorm"}
@@ -25,17 +30,35 @@ def save_adapter(network: TrainableLlama, folder: Path, base: str) -> None:
     adapter = network.adapter
     if adapter is None:
         raise ValueError("this network has no adapter")
-    tensors: dict[str, Array] = {}
-    for name, array in network.trained.items():
-        place, _, factor = name.rpartition(".")
-        tensors[f"base_model.model.{hugging_name(place)}.lora_{factor}.weight"] = array
+    tensors = {_peft_name(name): array for name, array in network.trained.items()}
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base,
         "r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": 0.0, "bias": "none",
         "target_modules": list(adapter.targets), "inference_mode": True,
         "fan_in_fan_out": False, "use_rslora": False, "use_dora": False,
     }  # fmt: skip
-    _write(folder, "adapter_model.safetensors", tensors, {"adapter_config.json": settings})
+    _write(folder, ADAPTER, tensors, {"adapter_config.json": settings})
+
+
+def start_from(network: TrainableLlama, folder: Path) -> None:
+    """Put the adapter in `folder` in the place of the fresh one.
+
+    Raises WeightsError for one that does not fit the network, ValueError for one of another form.
+    """
+    load_adapter(folder, network.config)
+    settings = Settings.read(folder / "adapter_config.json")
+    settings.require({"use_rslora": False})
+    asked = network.adapter
+    if asked is None or (settings["r"], settings["lora_alpha"]) != (asked.rank, asked.alpha):
+        rank, alpha = settings["r"], settings["lora_alpha"]
+        raise ValueError(f"{folder} has --rank {rank} --alpha {alpha}, which must be said here too")
+    tensors = read_safetensors(folder / ADAPTER)
+    found = {name: tensor.dequantize() for name, tensor in tensors.items()}
+    wanted = {_peft_name(name): array for name, array in network.trained.items()}
+    if {n: it.shape for n, it in found.items()} != {n: it.shape for n, it in wanted.items()}:
+        raise ValueError(f"{folder} does not change what we train: {', '.join(asked.targets)}")
+    for name, array in wanted.items():
+        array[:] = found[name]
 
 
 def save_llama(
@@ -63,6 +86,12 @@ def hugging_name(name: str) -> str:
         return ENDS[name]
     _, index, part = name.split(".")
     return f"model.layers.{index}.{PLACES[part]}"
+
+
+def _peft_name(name: str) -> str:
+    """layers.3.q_proj.A → base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight"""
+    place, _, factor = name.rpartition(".")
+    return f"base_model.model.{hugging_name(place)}.lora_{factor}.weight"
 
 
 def _write(folder: Path, name: str, tensors: dict[str, Array], files: Mapping[str, Any]) -> None:

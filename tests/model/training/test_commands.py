@@ -58,6 +58,23 @@ def test_finetune_makes_an_adapter_and_tells_how_to_offer_it(tmp_path: Path, met
     assert "holds another run" in other.output
 
 
+def test_preferences_go_on_from_an_adapter_which_is_their_base(tmp_path: Path) -> None:
+    chats = written(tmp_path / "chats.jsonl", *CHATS)
+    pairs = written(tmp_path / "pairs.jsonl", *PREFERENCES)
+    model = ["--model", "tiny-random", "--learning-rate", 0.01]
+    first = run("finetune", chats, *model, "--out", tmp_path / "sft", "--test", chats)
+    words = [pairs, *model, "--method", "dpo", "--start", tmp_path / "sft", "--test", pairs]
+    second = run("finetune", *words, "--out", tmp_path / "dpo")
+    assert "loss 0.693 → " in second.output, second.output
+    (_, learnt), (kept, _) = (
+        re.findall(r"(\d+\.\d+) (?:before|after)", it.output) for it in (first, second)
+    )
+    assert learnt == kept  # the chosen answers are what the chats say
+    other = run("finetune", *words, "--out", tmp_path / "other", "--rank", 4)
+    assert other.exit_code == 1
+    assert "has --rank 8 --alpha 16.0, which must be said here too" in other.output
+
+
 def test_a_file_without_a_fitting_row_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "rows.jsonl", *PREFERENCES)
     done = run("finetune", file, "--model", "tiny-random", "--out", tmp_path / "out")

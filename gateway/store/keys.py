@@ -56,7 +56,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +160,22 @@ def revoke(connection: sa.Connection, by: By, key_id: str) -> Key:
     _update(connection, key, version)
     record(connection, by, "key.revoke", key_id, before=old.name)
     return key
+
+
+def redefine(connection: sa.Connection, by: By, key: Key) -> None:
+    """Secret, team, scopes, families and limits as `key` has them; nothing, if they are so."""
+    old = find(connection, key.id)
+    same = msgspec.structs.replace(
+        old,
+        hash=key.hash,
+        team=key.team,
+        scopes=key.scopes,
+        families=key.families,
+        limits=key.limits,
+    )
+    if same != old:
+        _update(connection, same, note(connection, "keys"))
+        record(connection, by, "key.change", key.id, " ".join(old.scopes), " ".join(key.scopes))
 
 
 def _update(connection: sa.Connection, key: Key, version: int) -> None:

@@ -34,8 +34,9 @@ def put(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None
 def put_absent(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
     """Inserts the row unless its primary key is taken; says whether it did."""
     statement = insert(connection.dialect, table).values(row)
-    result = connection.execute(statement.on_conflict_do_nothing(index_elements=_key(table)))
-    return result.rowcount > 0
+    statement = statement.on_conflict_do_nothing(index_elements=_key(table))
+    # Not by rowcount, which psycopg has forgotten by the time it is asked.
+    return connection.execute(statement.returning(*table.primary_key)).first() is not None
 
 
 def insert_many(

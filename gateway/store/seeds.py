@@ -1,6 +1,7 @@
 """What the config file says about things that move: it fills what the store does not have yet.
 
 A row that is there stays as it is, so a reload of the file undoes no rollback and revives no key.
+Only a key that nobody but the file has ever changed follows the file: its secret, its scopes.
 """
 
 import os
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from gateway.config import Config
 from gateway.config_file import ConfigError
 from gateway.store import keys, labels
-from gateway.store.audit import By, record
+from gateway.store.audit import By, entries, record
 from gateway.store.changes import note
 from gateway.store.key_format import digest
 from gateway.store.rows import now_ms, put_absent
@@ -47,7 +48,7 @@ def _plant_keys(connection: sa.Connection, config: Config, env: Mapping[str, str
         it = config.keys[name]
         if unknown := set(it.scopes) - keys.SCOPES:
             raise ConfigError(f"keys.{name}.scopes: no such scope: {', '.join(sorted(unknown))}")
-        if keys.look_up(connection, name) is not None:
+        if keys.look_up(connection, name) is not None and not _is_the_files(connection, name):
             continue
         if it.team and put_absent(
             connection, team_table, {"name": it.team, "limits": "", "created_at": now_ms()}
@@ -65,6 +66,15 @@ def _plant_keys(connection: sa.Connection, config: Config, env: Mapping[str, str
         )
         if keys.insert_key(connection, key):
             record(connection, BY, "key.create", name, after=" ".join(it.scopes))
+        else:
+            keys.redefine(connection, BY, key)
+
+
+def _is_the_files(connection: sa.Connection, name: str) -> bool:
+    """Whether the last word on this key was the file's, and no rotation's or revocation's."""
+    changes = (it for it in entries(connection, name) if it.action.startswith("key."))
+    last = next(changes, None)
+    return last is not None and last.actor == BY.actor
 
 
 def _plant_labels(connection: sa.Connection, config: Config) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config_file import ConfigError, parse
 from gateway.store import Store, keys, labels, teams
-from gateway.store.audit import By
+from gateway.store.audit import By, entries
 from gateway.store.key_format import digest
 from gateway.store.seeds import config_keys, plant
 
@@ -41,6 +41,22 @@ def test_planting_again_undoes_nothing(store: Store) -> None:
         assert keys.find(connection, "bob").revoked_at is not None
         assert labels.all_labels(connection)[0].target == "chat-2"
         assert labels.all_weights(connection) == {"chat": {"canary": 1.0}}
+
+
+def test_a_key_follows_the_file_until_somebody_else_changes_it(store: Store) -> None:
+    with store.begin(write=True) as connection:
+        plant(connection, CONFIG, ENV)
+        plant(connection, CONFIG, {"BOB_KEY": "secret-c"})
+        assert keys.find(connection, "bob").hash == digest("secret-c")
+        plant(connection, CONFIG, {"BOB_KEY": "secret-c"})
+        seen = [it.action for it in entries(connection, "bob")]
+        assert seen == ["key.change", "key.create"]
+        fewer = parse({"keys": {"alice": {"sha256": digest("secret-a"), "scopes": ["infer"]}}})
+        plant(connection, fewer, {})
+        assert keys.find(connection, "alice").scopes == ("infer",)
+        _, text = keys.rotate(connection, ME, keys.OPERATOR, "bob", 0.0)
+        plant(connection, CONFIG, ENV)
+        assert keys.find(connection, "bob").hash == digest(text)
 
 
 def test_keys_of_the_config_are_found_by_digest() -> None:

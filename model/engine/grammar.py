@@ -128,7 +128,8 @@ def _translate(kind: Kind, source: str) -> str:
         if not isinstance(choices, list) or not choices or not all(map(_is_text, choices)):
             raise ValueError("a choice is a list of texts, none of them empty")
         source = "start: " + " | ".join(json.dumps(choice) for choice in choices)
-    return llguidance.LLMatcher.grammar_from_lark(source)
+    form: Literal["grammar", "lark"] = "grammar" if "::=" in source else "lark"  # vLLM's is EBNF
+    return llguidance.grammar_from(form, source)
 
 
 def _is_text(value: object) -> bool:

@@ -170,6 +170,7 @@ class EmbeddingRequest(Struct, kw_only=True):
 
 _AT = re.compile(r" - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 
 def read_object(body: bytes) -> Json:
@@ -211,6 +212,9 @@ def explain(error: msgspec.ValidationError) -> tuple[str, str | None]:
     if missing := _MISSING.search(what):
         path = f"{path}.{missing[1]}" if path else missing[1]
         return f"'{path}' is missing", path
+    if unknown := _UNKNOWN.search(what):
+        path = f"{path}.{unknown[1]}" if path else unknown[1]
+        return f"'{path}' is not known here", path
     if not path:
         return what, None
     return f"Invalid '{path}': {what[:1].lower()}{what[1:]}", path

@@ -128,6 +128,8 @@ def fit(served: Served, ids: list[int], truncate: int | None, param: str) -> lis
 
 def _text(message: Message, i: int) -> str:
     """The content as one text; parts are joined by line ends, as vLLM does."""
+    if message.content is None and message.role != "assistant":
+        raise BadRequest(f"'messages[{i}].content' is missing", f"messages[{i}].content")
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     for j, part in enumerate(message.content):
@@ -137,6 +139,9 @@ def _text(message: Message, i: int) -> str:
                 f"messages[{i}].content[{j}].type",
                 "unsupported",
             )
+        if part.text is None:
+            where = f"messages[{i}].content[{j}].text"
+            raise BadRequest(f"'{where}' is missing", where)
     return "\n".join(part.text or "" for part in message.content)
 
 

@@ -108,7 +108,8 @@ def test_mistakes_are_named(run: Any) -> None:
         for path, body, status, param in (
             ("keys", {"name": "x", "scopes": ["fly"]}, 400, "scopes"),
             ("keys", {"name": ""}, 400, "name"),
-            ("keys", {"name": "x", "colour": "red"}, 400, None),
+            ("keys", {"name": "x", "colour": "red"}, 400, "colour"),
+            ("keys", {"name": "a\0b"}, 400, "name"),
             ("keys", {"name": "x", "days": -1}, 400, "days"),
             ("keys", {"name": "x", "limits": "none"}, 400, "limits"),
             ("keys", {"name": "x", "families": ["moon"]}, 404, "families"),

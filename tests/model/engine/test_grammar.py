@@ -95,6 +95,8 @@ def test_every_kind(run: Run, temperature: float) -> None:
         ("regex", "[ab]{2,4}-[0-9]", "[ab]{2,4}-[0-9]"),
         ("choice", '["yes", "no", "may\\n\\"be\\""]', 'yes|no|may\n"be"'),
         ("lark", 'start: "<" /[a-c]/ ">"', "<[a-c]>"),
+        ("lark", 'root ::= "<" word ">"\nword ::= "yes" | [0-9]', "<(yes|[0-9])>"),
+        ("lark", 'start: "::=" /[a-c]/', "::=[a-c]"),
         ("json_object", "", r"\{.*\}"),
     ):
         for outputs in written(run, GRAMMARS.compile(kind, source), 3, temperature=temperature):

@@ -20,6 +20,9 @@ from model.server.routes import ENDPOINTS, Handler
 from model.server.served import Call, Served
 
 MAX_BODY_BYTES = 4 << 20
+# Of a body that is too large: most clients look for an answer only when they have sent all they
+# have, and a connection that is closed under their hands tells them nothing.
+DISCARD_BYTES, DISCARD_S = 64 << 20, 2.0
 BODY_S = 30.0  # a client may take so long to send a request
 GONE = 499  # nobody reads it; the number is nginx's
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -81,15 +84,22 @@ async def _body(request: Request) -> bytes:
     if "host" not in request.headers and request.scope["http_version"] != "1.0":
         raise BadRequest("the Host header is missing", "host")
     too_large = BodyTooLarge(f"a body may have {MAX_BODY_BYTES} bytes", "body")
-    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+    size = int(request.headers.get("content-length", 0))
+    is_large = size > MAX_BODY_BYTES
+    if size > DISCARD_BYTES or (is_large and "expect" in request.headers):
         raise too_large
-    body = bytearray()
+    body, size = bytearray(), 0
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(DISCARD_S if is_large else BODY_S):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise too_large
+                size += len(chunk)
+                if size > DISCARD_BYTES:
+                    break
+                if size <= MAX_BODY_BYTES:
+                    body += chunk
     except TimeoutError:
-        raise SlowBody(f"the body did not arrive within {BODY_S:g} s") from None
+        if not is_large:
+            raise SlowBody(f"the body did not arrive within {BODY_S:g} s") from None
+    if is_large or size > MAX_BODY_BYTES:
+        raise too_large
     return bytes(body)

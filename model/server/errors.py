@@ -120,6 +120,8 @@ def as_server_error(error: Exception) -> ServerError:
         case TemplateError():
             return BadRequest(f"the chat template refuses the messages: {error}", "messages")
         case HTTPException():
-            return HTTP_ERRORS.get(error.status_code, BadRequest)(error.detail)
+            refusal = HTTP_ERRORS.get(error.status_code, BadRequest)(error.detail)
+            refusal.headers = dict(error.headers or {})  # Allow, of a 405
+            return refusal
     logger.error("unexpected", exc_info=error)
     return ServerError("the server failed; its log says how")

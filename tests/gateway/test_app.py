@@ -107,11 +107,14 @@ async def test_paths_and_methods_that_nobody_serves(open_house: Any) -> None:
             ("GET", "/v1/nothing", 404),
             ("GET", "/v1/chat/completions", 405),
             ("POST", "/v1/models", 405),
+            ("PUT", "/v1/files", 405),
             ("GET", "/v1/models/nobody", 404),
         ):
             reply = await house.ask(method, path)
             assert (reply.status, reply.content_type) == (status, "application/json")
             assert "x-request-id" in reply.headers
+            assert ("allow" in reply.headers) == (status == 405)
+        assert (await house.ask("PUT", "/v1/files")).headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_models_are_families_and_their_releases(open_house: Any) -> None:

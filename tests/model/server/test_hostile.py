@@ -2,6 +2,8 @@
 
 import json
 import socket
+import urllib.error
+import urllib.request
 
 import httpx
 import openai
@@ -73,6 +75,10 @@ def test_a_body_of_ten_megabytes(server):
     with httpx.Client(base_url=server.url) as http:
         reply = http.post(CHAT, content=chunks())  # no content-length to warn the server
         assert (reply.status_code, error(reply)["param"]) == (413, "body")
+    with pytest.raises(urllib.error.HTTPError) as refused:  # looks up only when all is sent
+        urllib.request.urlopen(server.url + CHAT, data=b"x" * 10_000_000)
+    assert refused.value.code == 413
+    refused.value.close()
 
 
 def test_a_long_text_is_refused_by_its_tokens(server):
@@ -115,6 +121,7 @@ def test_wrong_methods(server):
     for method, path in (("GET", CHAT), ("DELETE", "/v1/models"), ("PUT", "/health")):
         reply = server.http.request(method, path)
         assert (reply.status_code, error(reply)["code"]) == (405, "method_not_allowed")
+        assert reply.headers["allow"] in ("POST", "GET, HEAD", "HEAD, GET")
 
 
 def test_the_official_clients_classes(server):

@@ -159,7 +159,8 @@ class Ledger:
     async def _move(self, segment: Segment) -> list[Row]:
         """Its rows to the store, from where it was left. What was begun in it."""
         begun = []
-        while segment.offset < segment.size:
+        end = segment.size  # by now: one that chases new rows would move them by ones and twos
+        while segment.offset < end:
             chunk = await self._store.write(_post_chunk, segment)
             if not chunk.length:
                 break

@@ -62,6 +62,31 @@ def rows(store: Store) -> dict[str, usage.Row]:
         return {row.request_id: row for row in usage.requests(connection)}
 
 
+def test_a_flush_does_not_chase_what_comes_after_it(
+    store: Store, config: StoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        async with opened(store, config) as ledger:
+            ledger.settle(ledger.begin(first := call("r0"), cost=5), first, 5)
+            write, num_writes = store.write, 0
+
+            async def counted(*args: Any) -> Any:
+                nonlocal num_writes
+                num_writes += 1
+                done = await write(*args)
+                if num_writes < 20:
+                    ledger.settle(ledger.begin(late := call(f"r{num_writes}"), 5), late, 5)
+                return done
+
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "write", counted)
+                await ledger.flush()
+            assert num_writes == 1
+
+    asyncio.run(scene())
+    assert len(rows(store)) == 2
+
+
 def test_a_settled_request_is_a_row(store: Store, config: StoreConfig) -> None:
     attempts = [
         SimpleNamespace(target=SimpleNamespace(name=name), started=0.0, latency=0.25, ttft=ttft)

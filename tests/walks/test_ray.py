@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_S = 120.0
+PATIENCE_S = 20.0  # for its end
 
 SERVE = """
 http_options: {{host: 127.0.0.1, port: {port}}}
@@ -73,11 +72,11 @@ def ray_serve(
         yield url, serving.pid
     finally:
         family = psutil.Process(serving.pid).children(recursive=True)
-        serving.send_signal(signal.SIGINT)
-        serving.wait(PATIENCE_S)
-        _, left = psutil.wait_procs(family, timeout=10)
+        serving.terminate()
+        _, left = psutil.wait_procs([psutil.Process(serving.pid), *family], timeout=PATIENCE_S)
         for it in left:
             it.kill()
+        serving.wait()
 
 
 def replicas(pid: int) -> list[psutil.Process]:

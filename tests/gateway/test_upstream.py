@@ -40,9 +40,12 @@ async def upstream(script: Script, deadlines: Deadlines) -> AsyncIterator[tuple[
         head = await reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
         await reader.readexactly(int(length or 0))
-        with contextlib.suppress(ConnectionError):  # the client has heard enough
+        try:
             await script(reader, writer)
-        writer.close()
+        except ConnectionError:
+            pass  # the client has heard enough
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -23,7 +23,7 @@ begun it becomes an in-band event in `chat.py`. The shape is OpenAI's, in `model
 
 import math
 
-from model.protocol.errors import encode_error
+from model.protocol.errors import encode_error, is_error, read_error
 
 
 class GatewayError(Exception):
@@ -106,7 +106,7 @@ class QuotaExhausted(RateLimited):
 
 
 class Rejected(GatewayError):
-    """The upstream said that the request is wrong: its status and body are the answer."""
+    """The upstream said that the request is wrong: its status and words are the answer."""
 
     type = "invalid_request_error"
 
@@ -116,7 +116,9 @@ class Rejected(GatewayError):
         self.body = body
 
     def encode(self) -> bytes:
-        return self.body
+        if is_error(self.body):
+            return self.body
+        return encode_error(read_error(self.status, self.body).message, self.type)
 
 
 class UpstreamFailed(GatewayError):

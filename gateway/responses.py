@@ -96,6 +96,8 @@ def to_chat(asked: Json) -> Json:
         "prompt": _prompt(fields.prompt),
         "stream_options": {"include_usage": True} if given.get("stream") else None,
     }
+    if fields.input == [] or not {"input", "instructions", "prompt"} & given.keys():
+        raise BadRequest("'input' is missing", param="input")
     return rest | {name: value for name, value in new.items() if value is not None}
 
 

@@ -46,6 +46,7 @@ class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     usage: dict[str, Any] | None = None
     error: Any = None
+    data: msgspec.Raw = msgspec.Raw()  # of embeddings
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +77,7 @@ _DECODER = msgspec.json.Decoder(Chunk)
 
 def read_event(event: Event) -> Frame:
     """Raises UpstreamError: "malformed", or "status" for an error that came in the stream."""
-    if event.data.strip() == b"[DONE]":
+    if not event.data.startswith(b"{") and event.data.strip() == b"[DONE]":
         return DONE_FRAME
     chunk = _decode(event.data, is_error=event.event == "error")
     choices = chunk.choices or []
@@ -94,6 +95,8 @@ def read_body(body: bytes) -> Frame:
     """The body of a reply that is not streamed. Raises UpstreamError as `read_event` does."""
     chunk = _decode(body)
     choices = chunk.choices or []
+    if not choices and not bytes(chunk.data):
+        raise UpstreamError("malformed", "neither choices nor data")
     for choice in choices:
         _check_finish(choice.finish_reason)
     return Frame("body", body, body, choices, chunk.usage)

@@ -45,10 +45,19 @@ def read_error(status: int, body: bytes) -> ErrorDetail:
 
     Understood besides OpenAI's form: `{"error": "text"}`, `{"message": "text"}`, `{"detail": …}`.
     """
+    return _detail_in(body) or ErrorDetail(_text_in(body) or _phrase(status))
+
+
+def is_error(body: bytes) -> bool:
+    """Whether `body` is an error in OpenAI's form."""
+    return _detail_in(body) is not None
+
+
+def _detail_in(body: bytes) -> ErrorDetail | None:
     try:
         return msgspec.json.decode(body, type=ErrorBody).error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ErrorDetail(_text_in(body) or _phrase(status))
+        return None
 
 
 def _text_in(body: bytes) -> str:

@@ -87,6 +87,10 @@ async def test_the_upstreams_refusal_is_the_clients(open_house: Any, upstream: A
             assert reply.status == 400
             assert await reply.json() == upstream.body
         assert [row["completion_tokens"] for row in await house.rows()] == [0, 0]
+        upstream.body = {"detail": "no such thing"}
+        reply = await house.chat()
+        error = {"message": "no such thing", "type": "invalid_request_error"}
+        assert await reply.json() == {"error": error | {"param": None, "code": None}}
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_fields_are_renamed_and_the_rest_goes_on() -> None:
         ({"truncation": "auto"}, "truncation"),
         ({"n": 2}, "n"),
         ({"input": 5}, "input"),
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         ({"input": [{"role": "user"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "audio"}]}]}, "input[0].content[0]"),

@@ -57,6 +57,13 @@ def test_malformed(data: bytes) -> None:
         read_body(data)
 
 
+def test_a_body_that_answers_nothing() -> None:
+    for said in (b"{}", b'{"id": "x", "choices": []}', b'{"detail": "no"}'):
+        with pytest.raises(UpstreamError, match="malformed"):
+            read_body(said)
+    assert read_body(b'{"object": "list", "data": []}').kind == "body"
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "tiny-random", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+TEXTLESS = {"type": "text"}
 
 
 def error(reply):
@@ -28,6 +29,8 @@ def error(reply):
         ({"messages": "hi"}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": {"a": 1}}]}, "messages[0].content"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [TEXTLESS]}]}, "messages[0].content[0].text"),
         ({"model": "gpt-5"}, "model"),
         ({"model": None}, "model"),
         ({"max_tokens": -1}, "max_tokens"),

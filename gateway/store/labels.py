@@ -100,7 +100,7 @@ def set_weights(
     connection: sa.Connection, by: By, family: str, shares: dict[str, float]
 ) -> dict[str, float]:
     """Replaces the family's shares. They need not sum to 1; at least one is above 0."""
-    if not all(math.isfinite(share) and share >= 0 for share in shares.values()):
+    if not all(share >= 0 for share in shares.values()) or not math.isfinite(sum(shares.values())):
         raise BadRequest("a share is a number of at least 0", param="weights")
     if not any(shares.values()):
         raise BadRequest("at least one label needs a share above 0", param="weights")

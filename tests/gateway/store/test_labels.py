@@ -80,7 +80,13 @@ def test_weights(store: Store) -> None:
             "canary=5 production=95",
             "next=0.5 production=0.5",
         )
-        for wrong in ({}, {"a": 0.0}, {"a": -1.0, "b": 2.0}, {"a": float("nan")}):
+        for wrong in (
+            {},
+            {"a": 0.0},
+            {"a": -1.0, "b": 2.0},
+            {"a": float("nan")},
+            {"a": 1e308, "b": 1e308},
+        ):
             with pytest.raises(BadRequest) as caught:
                 labels.set_weights(connection, ME, "chat", wrong)
             assert caught.value.param == "weights"

@@ -35,7 +35,7 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
             async for frames in pieces:
                 if piece := relay.take(frames):
                     yield piece
-    yield relay.last
+    yield relay.last()
 
 
 async def produce(

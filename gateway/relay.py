@@ -1,7 +1,7 @@
 """From an upstream's frames to the client's bytes: what nothing changes passes as it came.
 
 Changed are `model`, which names who served, and the usage event, which is always asked for but
-shown only to who asked. The spelling of `model` is learned from the first event.
+shown only to who asked. How both are spelled is learned from the events.
 """
 
 import re
@@ -16,32 +16,56 @@ from model.protocol.sse import DONE, encode_event
 
 # A quote inside a string is escaped, so this matches no text that a model wrote.
 _MODEL = re.compile(rb'("model"\s*:\s*)(?:"(?:[^"\\]|\\.)*"|null)')
+_NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # said only because we asked for usage
 
 
 class Relay:
-    """`last` is what must not be sent before the call is settled: the whole body, or the end."""
-
     def __init__(self, call: Call, served: Served) -> None:
-        self.last = DONE
         self._call = call
         self._served = served
-        self._old = self._new = b""
-        self._is_learned = False
+        self._body = b""
+        self._first = b""  # data of the first event
+        self._has_usage = False
+        self._old = self._new = self._no_usage = b""
 
     def take(self, frames: list[Frame]) -> bytes:
         """The bytes that go to the client now; none of what ends, hides or waits."""
+        if len(frames) == 1:
+            return self._take(frames[0])
         return b"".join(map(self._take, frames))
 
+    def last(self) -> bytes:
+        """What must not be sent before the call is settled: the whole body, or the end.
+
+        A client that asked for usage hears what it is charged for, if the upstream said nothing.
+        """
+        usage = self._call.usage
+        is_told = self._has_usage or not (usage.prompt and self._first)
+        if self._body or is_told or not self._call.wants_usage:
+            return self._body or DONE
+        first: dict[str, Any] = msgspec.json.decode(self._first)
+        event: dict[str, Any] = {
+            name: first[name] for name in ("id", "object", "created") if name in first
+        }
+        counts = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion}
+        counts["total_tokens"] = usage.prompt + usage.completion
+        event |= {"model": self._served.model, "choices": [], "usage": counts}
+        return encode_event(msgspec.json.encode(event)) + DONE
+
     def _take(self, frame: Frame) -> bytes:
+        if frame.kind == "content" and frame.usage is None:
+            return self._rename(frame)
         if frame.kind == "done":
             return b""
         if frame.kind in ("finish", "body"):
             self._note_finish(frame)
         if frame.kind == "body":
-            self.last = self._rename(frame)
+            self._body = self._rename(frame)
             return b""
-        if frame.usage is not None and not self._call.wants_usage:
-            return b"" if frame.kind == "usage" else self._without_usage(frame)
+        if frame.usage is not None:
+            self._has_usage = True
+            if not self._call.wants_usage:
+                return b"" if frame.kind == "usage" else self._without_usage(frame)
         return self._rename(frame)
 
     def _note_finish(self, frame: Frame) -> None:
@@ -49,18 +73,21 @@ class Relay:
             self._call.finish = choice.finish_reason or self._call.finish
 
     def _rename(self, frame: Frame) -> bytes:
-        if not self._is_learned:
-            self._learn(frame)
         raw = frame.raw
-        if not self._call.wants_usage:
-            raw = raw.replace(b',"usage":null', b"", 1)  # said only because we asked for usage
+        if self._old not in raw or not self._first:
+            self._learn(frame)
+        if self._no_usage:
+            raw = raw.replace(self._no_usage, b"", 1)
         return raw if self._old == self._new else raw.replace(self._old, self._new, 1)
 
     def _learn(self, frame: Frame) -> None:
-        self._is_learned = True
+        """How this upstream spells; a continuation is by another one."""
+        self._first = self._first or frame.data
         if found := _MODEL.search(frame.raw):
             self._old = found[0]
             self._new = found[1] + msgspec.json.encode(self._served.model)
+        if not self._call.wants_usage and (found := _NO_USAGE.search(frame.raw)):
+            self._no_usage = found[0]
 
     def _without_usage(self, frame: Frame) -> bytes:
         event: dict[str, Any] = msgspec.json.decode(frame.data)

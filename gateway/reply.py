@@ -101,7 +101,8 @@ class Exchange:
         self._timer = self._loop.call_later(self._server.first_event_s, self._silence)
         async with aclosing(chunks):
             async for chunk in chunks:
-                await self._beat_is_over()
+                if self._beat is not None:
+                    await self._beat_is_over()
                 if not self._is_started:
                     await self._start(STREAM_HEADERS)
                 self._last = self._loop.time()

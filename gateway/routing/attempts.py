@@ -67,7 +67,8 @@ class Attempt(msgspec.Struct):
 
     def take(self, frame: Frame) -> None:
         if text := frame.text:
-            self.text_bytes += len(text.encode(errors="surrogatepass"))
+            is_plain = text.isascii()
+            self.text_bytes += len(text if is_plain else text.encode(errors="surrogatepass"))
         if frame.kind == "content" or any(choice.has_content for choice in frame.choices):
             self.num_chunks += 1
         if frame.usage is not None:
@@ -101,7 +102,7 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
                 async with await _open(plan, body, lease, pool, record) as reply:
                     reading = Reading(reply, plan, lease, record)
                     while frames := await reading.next():
-                        if out := [it for frame in frames for it in delivery.take(frame)]:
+                        if out := delivery.take(frames):
                             record.is_delivered = True
                             yield out
                     await reply.drain(DRAIN_S)
@@ -206,7 +207,8 @@ class Reading:
     def _follow(self, frame: Frame) -> None:
         """Which choices have begun and which have finished."""
         if frame.kind == "content" and not self._finished:
-            self._begun.update(choice.index for choice in frame.choices)
+            for choice in frame.choices:
+                self._begun.add(choice.index)
             return
         was_complete = self._is_complete
         for choice in frame.choices:

@@ -43,8 +43,13 @@ class Delivery:
         self._first = b""
         self._identity: dict[str, Any] | None = None  # of the answer that is being continued
 
-    def take(self, frame: Frame) -> Iterable[Frame]:
-        """The frames that may go to the client now that `frame` is here."""
+    def take(self, frames: list[Frame]) -> list[Frame]:
+        """The frames that may go to the client now that these are here."""
+        if self.is_committed and self._policy != "continue":
+            return frames
+        return [out for frame in frames for out in self._take(frame)]
+
+    def _take(self, frame: Frame) -> Iterable[Frame]:
         if self._policy == "continue" and frame.choices:
             self._remember(frame)
         if self._identity is not None:

@@ -14,6 +14,7 @@ Verdict = Literal["client", "again", "elsewhere"]
 CLIENT_STATUSES = {400, 413, 415, 422}
 AGAIN_STATUSES = {408, 409, 425, 429}
 _POLICY = re.compile(r"content_policy|content_filter", re.IGNORECASE)
+_NO_MONEY = re.compile(r"insufficient_quota|billing_hard_limit", re.IGNORECASE)
 _TOO_LONG = re.compile(
     r"context_length|context[ _](length|size|window)|prompt is too long|max_new_tokens` must be",
     re.IGNORECASE,
@@ -42,7 +43,7 @@ def _judge_status(error: UpstreamError, status: int) -> Verdict:
     if status in CLIENT_STATUSES or is_refusal(error):
         return "client"
     if status in AGAIN_STATUSES or status >= 500:
-        return "again"
+        return "elsewhere" if _says(error, _NO_MONEY) else "again"
     return "elsewhere"  # 401, 403, 404 …: the upstream is not set up as the config says
 
 

@@ -85,11 +85,10 @@ def _day(number: int) -> str:
 def post(connection: sa.Connection, rows: Iterable[Row]) -> int:
     """Writes the rows that are not there yet, and adds them to their day. How many were new."""
     by_id = {row.id: row for row in rows}
-    if not _insert_all(connection, by_id.values()):
+    while not _insert_all(connection, by_id.values()):
         known = connection.scalars(sa.select(ledger.c.id).where(ledger.c.id.in_(by_id)))
         for row_id in known.all():
             del by_id[row_id]
-        _insert_all(connection, by_id.values())
     if by_id:
         insert_many(connection, _statements(connection.dialect)[1], _sums(by_id.values()))
     return len(by_id)

@@ -83,26 +83,33 @@ class EventReader:
         if self._skip_lf and chunk:
             self._skip_lf = False
             chunk = chunk.removeprefix(b"\n")
-        if b"\n" not in chunk and b"\r" not in chunk:
+        has_cr = b"\r" in chunk
+        if b"\n" not in chunk and not has_cr:
             self._tail += chunk
             self._check(len(self._tail) - 3 * self._is_first)
             return
-        text = bytes(self._tail) + chunk
-        self._tail.clear()
+        text = chunk
+        if self._tail:
+            text = bytes(self._tail) + chunk
+            self._tail.clear()
         if self._is_first:
             self._is_first, text = False, text.removeprefix(_BOM)
-        yield from self._events(text)
+        if not self._size and not has_cr:  # fast, for events of one line of data each
+            *frames, rest = text.split(b"\n\n")
+            for number, frame in enumerate(frames):
+                if not frame.startswith(b"data: ") or b"\n" in frame:
+                    rest = b"\n\n".join([*frames[number:], rest])
+                    break
+                if len(frame) > self.max_bytes:
+                    self._check(len(frame))
+                yield Event(frame + b"\n\n", frame[6:], "message", self._last_id)
+            text = rest
+        if text:
+            yield from self._events(text)
 
     def _events(self, text: bytes) -> Iterator[Event]:
-        start, has_cr = 0, b"\r" in text
+        start = 0
         while start < len(text):
-            end = text.find(b"\n", start)
-            if not (has_cr or self._size) and _is_common(text, start, end):
-                self._check(end - start)
-                data = text[start + 6 : end]
-                yield Event(text[start : end + 2], data, "message", self._last_id)
-                start = end + 2
-                continue
             match = _LINE_END.search(text, start)
             if match is None:
                 self._check(len(text) - start)
@@ -143,8 +150,3 @@ class EventReader:
         event = Event(raw, data, self._event, self._last_id, self._retry)
         self._clear()
         return event
-
-
-def _is_common(text: bytes, start: int, end: int) -> bool:
-    """Is the line to `end` an event of its own, `data: …` and a blank line?"""
-    return end > 0 and text.startswith(b"data: ", start) and text.startswith(b"\n", end + 1)

@@ -198,7 +198,7 @@ def test_the_body_says_it_over_the_header() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"max_age": -1}, "cache.max_age"), ({"ttl": 5}, "cache"), (True, "cache")],
+    [({"max_age": -1}, "cache.max_age"), ({"ttl": 5}, "cache.ttl"), (True, "cache")],
 )
 def test_a_wrong_cache_field_is_named(fields: Any, param: str) -> None:
     with pytest.raises(BadRequest) as caught:

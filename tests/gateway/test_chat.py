@@ -55,6 +55,21 @@ async def test_usage_is_shown_to_who_asked(open_house: Any) -> None:
         assert usage["model"] == "up-model"
 
 
+async def test_usage_that_the_upstream_does_not_tell_is_what_is_charged(
+    open_house: Any, upstream: Any, say: Any
+) -> None:
+    upstream.pieces = [say.word("Paris"), say.word(" it"), say.FINISH]
+    async with open_house() as house:
+        reply = await house.chat(stream=True, stream_options={"include_usage": True})
+        *_, usage, done = events(await reply.text())
+        (row,) = await house.rows()
+        assert (usage["choices"], usage["model"], done) == ([], "up-model", "[DONE]")
+        assert usage["usage"]["prompt_tokens"] == row["prompt_tokens"] > 0
+        assert usage["usage"]["completion_tokens"] == row["completion_tokens"] == 2
+        assert row["usage_source"] == "estimated"
+        assert '"usage"' not in await (await house.chat(stream=True)).text()
+
+
 async def test_all_other_bytes_are_untouched(open_house: Any, upstream: Any, say: Any) -> None:
     odd = (
         b'data: {"model" : "m", "choices":[{"index":0,"delta":{"content":"\\u00e9 \\"m\\""}}]}\n\n'

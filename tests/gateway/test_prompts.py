@@ -239,7 +239,7 @@ async def test_a_request_names_a_version_or_a_label(open_house: Any, tmp_path: P
     [
         ("greeter", 400, "prompt"),
         ({"version": "1"}, 400, "prompt.id"),
-        ({"id": "greeter", "version": "1", "verion": 2}, 400, "prompt"),
+        ({"id": "greeter", "version": "1", "verion": 2}, 400, "prompt.verion"),
         ({"id": "greeter", "version": "1", "label": "a"}, 400, "prompt.label"),
         ({"id": "greeter", "version": "7"}, 404, "prompt"),
         ({"id": "greeter"}, 404, "prompt"),

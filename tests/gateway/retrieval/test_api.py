@@ -165,7 +165,7 @@ async def test_a_store_whose_time_is_over(open_house: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "param"),
     [
-        ("POST", "/v1/vector_stores", {"nothing": 1}, None),
+        ("POST", "/v1/vector_stores", {"nothing": 1}, "nothing"),
         ("POST", "/v1/vector_stores", {"name": 7}, "name"),
         ("POST", "/v1/vector_stores", {"file_ids": ["file-none"]}, "file_id"),
         ("POST", "/v1/vector_stores", {"chunking_strategy": {"type": "static"}},
@@ -181,7 +181,7 @@ async def test_a_store_whose_time_is_over(open_house: Any) -> None:
     ],
 )  # fmt: skip
 async def test_what_is_wrong_is_named(
-    method: str, path: str, body: Any, param: str | None, open_house: Any
+    method: str, path: str, body: Any, param: str, open_house: Any
 ) -> None:
     async with open_house() as house:
         reply = await house.ask(method, path, json=body)

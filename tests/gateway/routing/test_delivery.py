@@ -24,31 +24,31 @@ ROLE, WORD, STOP = frame(role="assistant", content=""), frame(content="a"), fram
 
 def test_nothing_before_the_first_content() -> None:
     delivery = Delivery("error")
-    assert list(delivery.take(ROLE)) == []
+    assert delivery.take([ROLE]) == []
     assert not delivery.is_committed
     delivery.drop()
-    assert list(delivery.take(ROLE)) == []
-    assert list(delivery.take(WORD)) == [ROLE, WORD]
+    assert delivery.take([ROLE]) == []
+    assert delivery.take([WORD]) == [ROLE, WORD]
     assert delivery.is_committed
-    assert [*delivery.take(STOP), *delivery.take(DONE_FRAME)] == [STOP, DONE_FRAME]
+    assert [*delivery.take([STOP]), *delivery.take([DONE_FRAME])] == [STOP, DONE_FRAME]
 
 
 def test_an_empty_answer_is_one() -> None:
-    assert list(Delivery("error").take(STOP)) == [STOP]
+    assert Delivery("error").take([STOP]) == [STOP]
 
 
 def test_hold_gives_all_or_nothing() -> None:
     delivery = Delivery("hold")
-    assert [*delivery.take(ROLE), *delivery.take(WORD)] == []
+    assert [*delivery.take([ROLE]), *delivery.take([WORD])] == []
     delivery.drop()
-    assert [*delivery.take(WORD), *delivery.take(STOP)] == []
-    assert list(delivery.take(DONE_FRAME)) == [WORD, STOP, DONE_FRAME]
+    assert [*delivery.take([WORD]), *delivery.take([STOP])] == []
+    assert delivery.take([DONE_FRAME]) == [WORD, STOP, DONE_FRAME]
 
 
 def resumed(body: dict[str, Any], *frames: Frame) -> dict[str, Any] | None:
     delivery = Delivery("continue")
     for it in frames:
-        delivery.take(it)
+        delivery.take([it])
     return delivery.resume(body)
 
 
@@ -93,26 +93,26 @@ def test_what_cannot_go_on(body: dict[str, Any], frames: tuple[Frame, ...]) -> N
 
 def test_a_continuation_keeps_the_identity_of_the_answer() -> None:
     delivery = Delivery("continue")
-    delivery.take(WORD)
+    delivery.take([WORD])
     assert delivery.resume(CHAT) is not None
     other = msgspec.structs.replace(WORD, data=WORD.data.replace(b"first", b"second"))
-    assert list(delivery.take(ROLE)) == []
-    [given] = delivery.take(other)
+    assert delivery.take([ROLE]) == []
+    [given] = delivery.take([other])
     assert json.loads(given.data) == json.loads(WORD.data)
     assert given.raw == b"data: " + given.data + b"\n\n"
     counts = {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
     data = json.dumps({"id": "second", "choices": [], "usage": counts}).encode()
-    [usage] = delivery.take(read_event(Event(data, data)))
+    [usage] = delivery.take([read_event(Event(data, data))])
     counts = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     assert json.loads(usage.data)["usage"] == counts
-    assert list(delivery.take(DONE_FRAME)) == [DONE_FRAME]
+    assert delivery.take([DONE_FRAME]) == [DONE_FRAME]
 
 
 def test_odd_usage_of_a_continuation_counts_nothing() -> None:
     delivery = Delivery("continue")
-    delivery.take(WORD)
+    delivery.take([WORD])
     assert delivery.resume(CHAT) is not None
     data = b'{"choices": [], "usage": {"prompt_tokens": "many", "completion_tokens": null}}'
-    [usage] = delivery.take(read_event(Event(data, data)))
+    [usage] = delivery.take([read_event(Event(data, data))])
     counts = {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1}
     assert json.loads(usage.data)["usage"] == counts

@@ -27,6 +27,7 @@ def said(status: int, message: str = "", code: object = None, type: str = "x") -
         (said(302), "elsewhere"),
         (said(408), "again"),
         (said(429), "again"),
+        (said(429, code="insufficient_quota"), "elsewhere"),  # waiting does not fill it
         (said(500), "again"),
         (said(529), "again"),
         (said(403, code="content_policy_violation"), "client"),

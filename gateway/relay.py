@@ -30,9 +30,12 @@ class Relay:
 
     def take(self, frames: list[Frame]) -> bytes:
         """The bytes that go to the client now; none of what ends, hides or waits."""
-        if len(frames) == 1:
-            return self._take(frames[0])
-        return b"".join(map(self._take, frames))
+        return b"".join(
+            [
+                self._rename(it) if it.kind == "content" and it.usage is None else self._take(it)
+                for it in frames
+            ]
+        )
 
     def last(self) -> bytes:
         """What must not be sent before the call is settled: the whole body, or the end.
@@ -53,8 +56,6 @@ class Relay:
         return encode_event(msgspec.json.encode(event)) + DONE
 
     def _take(self, frame: Frame) -> bytes:
-        if frame.kind == "content" and frame.usage is None:
-            return self._rename(frame)
         if frame.kind == "done":
             return b""
         if frame.kind in ("finish", "body"):

@@ -44,9 +44,8 @@ class Attempt(msgspec.Struct):
     """One request to one replica, as it was used. Times in seconds, `started` monotonic.
 
     `outcome`: "ok", a kind of UpstreamError, or "cancelled"; "running" until then. `num_chunks`
-    counts pieces with content, most often a token each; `text_bytes` their text in UTF-8; `gaps`
-    are the waits between them, in the buckets of GAP_S. `status` is that of the reply, whatever
-    came in it.
+    counts pieces with content, most often a token each; `gaps` are the waits between them, in the
+    buckets of GAP_S. `status` is that of the reply, whatever came in it.
     """
 
     target: Target
@@ -55,7 +54,6 @@ class Attempt(msgspec.Struct):
     outcome: str = "running"
     status: int | None = None
     num_chunks: int = 0
-    text_bytes: int = 0
     ttft: float | None = None
     latency: float = 0.0
     usage: dict[str, Any] | None = None
@@ -66,9 +64,6 @@ class Attempt(msgspec.Struct):
     gaps_s: float = 0.0  # their sum
 
     def take(self, frame: Frame) -> None:
-        if text := frame.text:
-            is_plain = text.isascii()
-            self.text_bytes += len(text if is_plain else text.encode(errors="surrogatepass"))
         if frame.kind == "content" or any(choice.has_content for choice in frame.choices):
             self.num_chunks += 1
         if frame.usage is not None:
@@ -195,7 +190,11 @@ class Reading:
                     self._num_choices = 1  # an upstream may give fewer than were asked for
                     return [*frames, self._end()]
                 frames.append(frame)
-                self._follow(frame)
+                if frame.kind == "content" and not self._finished:
+                    for choice in frame.choices:
+                        self._begun.add(choice.index)
+                else:
+                    self._follow(frame)
             if not events:
                 frames.append(self._end())
         except UpstreamError as error:
@@ -206,10 +205,6 @@ class Reading:
 
     def _follow(self, frame: Frame) -> None:
         """Which choices have begun and which have finished."""
-        if frame.kind == "content" and not self._finished:
-            for choice in frame.choices:
-                self._begun.add(choice.index)
-            return
         was_complete = self._is_complete
         for choice in frame.choices:
             self._begun.add(choice.index)

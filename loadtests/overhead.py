@@ -72,8 +72,9 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def rss_mb(self) -> float:
+        """Of its own: without what it maps of files, as the journal's segments come and go."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
+        return int(re.findall(r"RssAnon:\s+(\d+)", status)[0]) / 1024
 
 
 @dataclass

@@ -25,6 +25,7 @@ class Relay:
         self._served = served
         self._body = b""
         self._first = b""  # data of the first event
+        self._model = b""  # who served when it came: a stream keeps its name
         self._has_usage = False
         self._old = self._new = self._no_usage = b""
 
@@ -52,7 +53,7 @@ class Relay:
         }
         counts = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion}
         counts["total_tokens"] = usage.prompt + usage.completion
-        event |= {"model": self._served.model, "choices": [], "usage": counts}
+        event |= {"model": msgspec.Raw(self._model), "choices": [], "usage": counts}
         return encode_event(msgspec.json.encode(event)) + DONE
 
     def _take(self, frame: Frame) -> bytes:
@@ -84,9 +85,10 @@ class Relay:
     def _learn(self, frame: Frame) -> None:
         """How this upstream spells; a continuation is by another one."""
         self._first = self._first or frame.data
+        self._model = self._model or msgspec.json.encode(self._served.model)
         if found := _MODEL.search(frame.raw):
             self._old = found[0]
-            self._new = found[1] + msgspec.json.encode(self._served.model)
+            self._new = found[1] + self._model
         if not self._call.wants_usage and (found := _NO_USAGE.search(frame.raw)):
             self._no_usage = found[0]
 

@@ -37,6 +37,14 @@ def test_the_model_is_named_however_an_upstream_spells(
     assert b"theirs" not in said
 
 
+def test_a_stream_keeps_the_name_that_it_began_with() -> None:
+    it = relay()
+    begun = it.take([frame(SPACED)])
+    it._served.model = "another's"  # type: ignore[misc] # who goes on where the first broke off
+    assert b"ours" in begun
+    assert b"ours" in it.take([frame(TIGHT)])
+
+
 @pytest.mark.parametrize("separators", [SPACED, TIGHT])
 def test_no_usage_is_said_only_to_who_asked(separators: tuple[str, str]) -> None:
     for wants_usage in (False, True):

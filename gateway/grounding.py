@@ -67,8 +67,10 @@ async def knowledge(call: Call, setup: Setup, state: State) -> str:
     except NotFound:
         call.store = NOWHERE
         return call.store
-    except (*state.store.errors, BadRequest) as error:
+    except BadRequest as error:
         raise Unavailable(f"the release's index cannot be searched: {error}") from error
+    except state.store.errors as error:
+        raise Unavailable("the release's index cannot be searched") from error
     call.store = f"{kept.id}@{scope.snapshot}"
     return f"{call.store}+{kept.epoch}"
 

@@ -29,7 +29,7 @@ from gateway.errors import Unavailable
 from gateway.journal import Journal, Segment, abandoned
 from gateway.money import MAX
 from gateway.store.engine import Store
-from gateway.store.rows import now_ms
+from gateway.store.rows import DAY_MS, now_ms
 from gateway.store.usage import Row, post, prune, spent
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ CHUNK_BYTES = 64 << 10  # read and written in one transaction: some 150 rows
 FLUSH_S = 0.25
 RETRY_S = 1.0
 PRUNE_S = 3600.0
-DAY_MS = 86_400_000
 MAX_BACKLOG = 1 << 30  # bytes of journal; beyond them new requests are refused
 MAX_TEXT = 200  # characters of a name
 

@@ -29,7 +29,7 @@ def put_team(
     connection: sa.Connection, by: By, config: Config, name: str, limits: str
 ) -> teams.Team:
     _check_limits(config, limits)
-    if not name.isprintable() or len(name) > 100:
+    if not 0 < len(name) <= 100 or not name.isprintable():
         raise BadRequest("a name has 1 to 100 printable characters", param="name")
     return teams.put_team(connection, by, name, limits)
 

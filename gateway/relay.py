@@ -20,6 +20,8 @@ _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')  # said only because we asked
 
 
 class Relay:
+    """Of one call. What it learns of a spelling holds until an event is spelled otherwise."""
+
     def __init__(self, call: Call, served: Served) -> None:
         self._call = call
         self._served = served

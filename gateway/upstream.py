@@ -144,11 +144,10 @@ class Reply:
     async def next_events(self) -> list[Event]:
         """The server-sent events that came together; none at the end. Raises UpstreamError."""
         events: list[Event] = []
-        num_bytes = 0  # comments keep a stream alive, but nobody needs a megabyte of them
+        left = 2 * EVENT_BYTES  # comments keep a stream alive, but nobody needs megabytes of them
         while not events and (chunk := await self._receive()):
-            num_bytes += len(chunk)
-            if num_bytes > 2 * EVENT_BYTES:
-                raise UpstreamError("malformed", f"no event in {num_bytes} bytes")
+            if (left := left - len(chunk)) < 0:
+                raise UpstreamError("malformed", "a stream without events")
             try:
                 events = list(self._reader.feed(chunk))
             except EventTooLarge as error:

@@ -39,8 +39,10 @@ async def retrieve(
             text=_say(index), given=[], dropped=[], tokens=0, mode="missing",
             policy=index.on_nothing,
         )  # fmt: skip
-    except (*searcher.store.errors, BadRequest) as error:
+    except BadRequest as error:
         raise Unavailable(f"the release's index cannot be searched: {error}") from error
+    except searcher.store.errors as error:  # the words of a database are not the client's
+        raise Unavailable("the release's index cannot be searched") from error
     given, dropped, tokens = pack(found.hits, index, budget, count)
     return Context(
         text=render(given) if given else _say(index),

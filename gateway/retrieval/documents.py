@@ -14,9 +14,9 @@ from gateway.errors import BadRequest, NotFound
 from gateway.retrieval.arms import Arms, Vectors, word_of
 from gateway.retrieval.files import File, Page, find_file, paged
 from gateway.retrieval.passages import Passage, digest
-from gateway.retrieval.stores import DAY_MS, TOPIC, VectorStore, find_store
+from gateway.retrieval.stores import TOPIC, VectorStore, find_store
 from gateway.store.changes import note
-from gateway.store.rows import now_ms
+from gateway.store.rows import DAY_MS, now_ms
 from gateway.store.tables import documents, files, passages, vector_stores
 
 RUN = "run_"  # begins the batch of what `ingest.run` brings and publishes itself

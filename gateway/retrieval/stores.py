@@ -12,10 +12,9 @@ from gateway.errors import BadRequest, NotFound
 from gateway.retrieval.arms import Scope
 from gateway.retrieval.files import Page, new_id, paged
 from gateway.store.changes import note
-from gateway.store.rows import now_ms
+from gateway.store.rows import DAY_MS, now_ms
 from gateway.store.tables import vector_stores
 
-DAY_MS = 86_400_000
 TOUCH_MS = 60_000  # how exactly `last_active_at` is kept
 TOPIC = "vector_stores"
 

@@ -190,7 +190,7 @@ class Reading:
                     self._num_choices = 1  # an upstream may give fewer than were asked for
                     return [*frames, self._end()]
                 frames.append(frame)
-                if frame.kind == "content" and not self._finished:
+                if frame.kind == "content" and not self._finished:  # most are: it ends nothing
                     for choice in frame.choices:
                         self._begun.add(choice.index)
                 else:

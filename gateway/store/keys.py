@@ -15,13 +15,12 @@ from gateway.errors import BadRequest, Forbidden, NotFound
 from gateway.store import key_format
 from gateway.store.audit import By, record
 from gateway.store.changes import note
-from gateway.store.rows import now_ms, put_absent
+from gateway.store.rows import DAY_MS, now_ms, put_absent
 from gateway.store.tables import keys
 from gateway.store.teams import find_team
 
 ROUTES = frozenset({"chat", "completions", "embeddings", "responses"})
 SCOPES = ROUTES | {"infer", "files", "pin", "metrics", "admin"}
-DAY_MS = 86_400_000
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

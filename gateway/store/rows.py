@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
+DAY_MS = 86_400_000
 MANY = 256  # rows of one statement; SQLite takes 32,766 values
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from gateway.errors import BadRequest
 from gateway.forecast import Forecast, forecast
-from gateway.store.rows import insert, insert_many
+from gateway.store.rows import DAY_MS, insert, insert_many
 from gateway.store.tables import keys, ledger, usage_daily
 from gateway.store.teams import Budget, all_budgets
 
@@ -30,7 +30,6 @@ SUMS = (
     "completion_tokens",
     "cost",
 )
-DAY_MS = 86_400_000
 PRUNE_ROWS = 5000  # in one transaction
 
 

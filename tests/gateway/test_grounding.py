@@ -153,6 +153,19 @@ async def test_nothing_relevant_may_be_refused_and_costs_nothing(open_library: A
         assert [row["cost"] for row in await house.rows()] == [0, 0]
 
 
+@pytest.mark.parametrize("cache", [{}, {"ttl_s": 0}], ids=["kept", "not kept"])
+async def test_what_a_database_says_is_not_the_clients(
+    open_library: Any, cache: dict[str, Any]
+) -> None:
+    async with open_library(cache=cache) as house:
+        rename = "ALTER TABLE vector_stores RENAME TO gone"
+        await house.state.store.write(lambda c: c.exec_driver_sql(rename))
+        reply = await house.chat(temperature=0)
+        assert reply.status == 503
+        said = (await reply.json())["error"]["message"]
+        assert said == "the release's index cannot be searched"
+
+
 class Publishing(HashedWords):
     """Adds a document when the answer cache asks for its first vector: after the key is made."""
 

@@ -67,7 +67,7 @@ class Tokenizer:
     def __init__(
         self, backend: tokenizers.Tokenizer, bos_id: int | None = None, eos_id: int | None = None
     ) -> None:
-        self.backend = backend
+        self.backend = _without_memory_of_texts(backend)
         self.bos_id = bos_id
         self.eos_id = eos_id
         self.vocab_size: int = backend.get_vocab_size()
@@ -144,7 +144,7 @@ class Tokenizer:
         """A copy, since the switch is a property of the object and threads share it."""
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.encode_special_tokens = True
-        return backend
+        return _without_memory_of_texts(backend)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; unknown ids stand for nothing, broken UTF-8 for U+FFFD."""
@@ -206,6 +206,15 @@ class Detokenizer:
     def flush(self) -> str:
         """What is left at the end: U+FFFD if the ids stop inside a character, else nothing."""
         return self._utf8.decode(b"", final=True)
+
+
+def _without_memory_of_texts(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Words are remembered; where nothing cuts texts, they would be whole texts, 40 MB a thread."""
+    cuts, model = backend.pre_tokenizer, backend.model
+    is_cut = cuts is not None and len(cuts.pre_tokenize_str("two words")) > 1
+    if isinstance(model, models.BPE) and not is_cut:
+        model._resize_cache(0)  # a constructor's option would be lost in a copy
+    return backend
 
 
 def _decoder_parts(backend: tokenizers.Tokenizer) -> frozenset[str]:

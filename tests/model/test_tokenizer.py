@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tokenizers
 from hypothesis import given
@@ -106,6 +107,16 @@ def test_half_a_character_is_held_back() -> None:
     assert [detokenizer.push(i) for i in tokenizer.encode("a€b")] == ["a", "", "", "€", "b"]
     assert [detokenizer.push(i) for i in tokenizer.encode("€")[:2]] == ["", ""]
     assert detokenizer.flush() == "�"
+
+
+@pytest.mark.parametrize("allow_special", [True, False])
+def test_texts_that_nothing_cuts_are_not_remembered(allow_special: bool) -> None:
+    tokenizer, process = Tokenizer.byte_level(), psutil.Process()
+    tokenizer.encode("warm", allow_special=allow_special)
+    before = process.memory_info().rss
+    for number in range(4_000):
+        tokenizer.encode(f"{number} " + "a text of one word " * 10, allow_special=allow_special)
+    assert process.memory_info().rss - before < 4 << 20  # the library would keep 20 MB
 
 
 def test_a_special_token_is_plain_text_where_that_is_wanted() -> None:

@@ -70,12 +70,17 @@ def rope(x: Array, cos: Array, sin: Array) -> tuple[Array, Callable[[Array], Arr
 def swiglu(gate: Array, up: Array) -> tuple[Array, Gradients]:
     """silu(gate) · up."""
     # exp overflows to inf for very negative gates and the quotient is then the right limit, 0
+    sigmoid = np.negative(gate)
     with np.errstate(over="ignore"):
-        sigmoid = 1 / (1 + np.exp(-gate))
+        np.exp(sigmoid, out=sigmoid)
+    sigmoid += 1
+    np.reciprocal(sigmoid, out=sigmoid)
     silu = gate * sigmoid
 
     def backward(dy: Array) -> tuple[Array, ...]:
-        slope = sigmoid + silu * (1 - sigmoid)
+        slope = 1 - sigmoid
+        slope *= silu
+        slope += sigmoid
         slope *= up
         slope *= dy
         return slope, dy * silu
@@ -116,23 +121,24 @@ def _attend(q: Array, k: Array, v: Array) -> tuple[Array, Gradients]:
     def by_token(x: Array) -> Array:  # and back
         return x.reshape(K, H // K, L, Dh).transpose(2, 0, 1, 3).reshape(L, H, Dh)
 
-    queries, keys, values = by_group(q), k.swapaxes(0, 1), v.swapaxes(0, 1)
-    scores = queries @ keys.swapaxes(1, 2)
-    scores *= scale
-    future = np.tile(np.triu(np.ones((L, L), bool), 1), (H // K, 1))
-    np.copyto(scores, -np.inf, where=future)
-    shares = functional.softmax(scores)
+    queries, keys, values = by_group(q) * scale, k.swapaxes(0, 1), v.swapaxes(0, 1)
+    shares = queries @ keys.swapaxes(1, 2)
+    by_query = shares.reshape(K, H // K, L, L)
+    by_query += np.triu(np.full((L, L), -np.inf, q.dtype), 1)  # nobody sees the future
+    shares -= shares.max(axis=-1, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=-1, keepdims=True)
+    mixed = shares @ values
 
     def backward(dy: Array) -> tuple[Array, ...]:
         dmixed = by_group(dy)
         dscores = dmixed @ values.swapaxes(1, 2)
-        dscores -= np.sum(dscores * shares, axis=-1, keepdims=True)
+        dscores -= np.sum(dmixed * mixed, axis=-1, keepdims=True)  # equals Σ dscores · shares
         dscores *= shares
-        dscores *= scale
         dkeys, dvalues = dscores.swapaxes(1, 2) @ queries, shares.swapaxes(1, 2) @ dmixed
-        return by_token(dscores @ keys), dkeys.swapaxes(0, 1), dvalues.swapaxes(0, 1)
+        return by_token(dscores @ keys * scale), dkeys.swapaxes(0, 1), dvalues.swapaxes(0, 1)
 
-    return by_token(shares @ values), backward
+    return by_token(mixed), backward
 
 
 def log_likelihood(x: Array, head: Array, targets: Array) -> tuple[Array, Gradients]:

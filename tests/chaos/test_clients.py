@@ -65,6 +65,7 @@ async def test_clients_who_leave(move_in: Callable[..., House], note: Callable[.
             await asyncio.gather(*(leave(house, wave * 100 + n) for n in range(100)))
             await asyncio.sleep(0.5)
         await asyncio.sleep(2)
+    load.num_others = NUM
     note("1,000 clients who leave in mid-stream", house, healthy, load)
     assert not load.failed
 

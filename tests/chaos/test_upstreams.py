@@ -67,6 +67,7 @@ async def test_evil_upstreams(move_in: Callable[..., House], note: Callable[...,
                 asked = [provoke(http, house, n, is_stream) for n in range(len(EVILS))]
                 for name, it in zip(EVILS, await asyncio.gather(*asked), strict=True):
                     heard[name].add(it)
+        load.num_others = 3 * len(EVILS)
         note("oversized and malformed chunks elsewhere", house, healthy, load)
         after = house.rss_mb()
     assert not load.failed

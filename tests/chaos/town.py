@@ -111,6 +111,7 @@ class Load:
     """What the users saw in one stretch of time, and what it cost the gateway."""
 
     records: list[Record] = field(default_factory=list)
+    num_others: int = 0  # requests of those who were no users
     cpu_s: float = 0.0
     log_bytes: int = 0
 
@@ -128,11 +129,11 @@ class Load:
 
     @property
     def cpu_each(self) -> float:
-        return self.cpu_s / len(self.records)
+        return self.cpu_s / (len(self.records) + self.num_others)
 
     @property
     def log_each(self) -> float:
-        return self.log_bytes / len(self.records)
+        return self.log_bytes / (len(self.records) + self.num_others)
 
 
 class House:

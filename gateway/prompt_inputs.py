@@ -72,9 +72,9 @@ def _unbound(schema: Schema, path: str) -> Any:
     kind = schema.get("type")
     if "enum" in schema:
         return Literal[tuple(schema["enum"])]
-    if "properties" in schema:
+    if "properties" in schema or "required" in schema:
         return _object(schema, path)
-    if kind == "array":
+    if kind == "array" or (kind is None and "items" in schema):
         return list[_type(schema.get("items", {}), f"{path}.items")]  # type: ignore[misc]
     if kind is None:
         return Any
@@ -84,10 +84,14 @@ def _unbound(schema: Schema, path: str) -> Any:
 
 
 def _object(schema: Schema, path: str) -> type[msgspec.Struct]:
-    types = {name: _type(it, f"{path}.{name}") for name, it in schema["properties"].items()}
     required = schema.get("required", ())
-    fields: list[Any] = [
-        (name, made) if name in required else (name, made | msgspec.UnsetType, msgspec.UNSET)
-        for name, made in types.items()
-    ]
-    return msgspec.defstruct("Object", fields, kw_only=True)
+    parts = {name: {} for name in required} | schema.get("properties", {})
+    fields, names = list[Any](), dict[str, str]()
+    for number, (name, it) in enumerate(parts.items()):  # a name need not be one in Python
+        field, made = f"field_{number}", _type(it, f"{path}.{name}")
+        names[field] = name
+        is_free = name not in required
+        fields.append(
+            (field, made | msgspec.UnsetType, msgspec.UNSET) if is_free else (field, made)
+        )
+    return msgspec.defstruct("Object", fields, kw_only=True, rename=names)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from gateway.commands import CONFIG, opened, showing
 if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.evals.client import PriceOf
-    from gateway.evals.definition import Eval
+    from gateway.evals.definition import AnyGrader, Eval
     from gateway.evals.runs import Run
     from gateway.evals.scores import Column
     from gateway.store import Store
@@ -60,7 +61,9 @@ async def _run(
 
     from gateway.evals import run as runner
     from gateway.evals.client import Client
+    from gateway.evals.runs import Item
 
+    errors = Counter[str]()
     timeout = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         client = Client(session, url, key, price_of)
@@ -68,12 +71,17 @@ async def _run(
         click.echo(f"run {found.id}", err=True)
         left = len(await runner.places_left(store, found))
         with click.progressbar(length=left, label=it.name, file=sys.stderr) as bar:
-            num_errors = await runner.carry_out(
-                store, client, found, concurrency, lambda item: bar.update(1)
-            )
+
+            def done(item: Item) -> None:
+                errors.update([item.error] if item.error else ())
+                bar.update(1)
+
+            num_errors = await runner.carry_out(store, client, found, concurrency, done)
     click.echo(found.id)
     if num_errors:
-        raise click.ClickException(f"{num_errors} without an answer; run it again to ask them anew")
+        reasons = "".join(f"\n  {count} × {error}" for error, count in errors.most_common(5))
+        text = f"{num_errors} without an answer; run it again to ask them anew:{reasons}"
+        raise click.ClickException(text)
 
 
 def prices_of(config: "Config") -> "PriceOf":
@@ -109,26 +117,40 @@ def compare_runs(
     connection: Any, config: Any, before: str, after: str | None
 ) -> Sequence[dict[str, Any]]:
     """Is AFTER better than BEFORE, worse, or can one not tell? Each is RUN or RUN/TARGET; one RUN
-    alone means the two targets that its eval compares. Cases that changed between are left out."""
-    from gateway.evals.compare import compare
+    alone means the two targets that its eval compares. Cases and graders that changed between, and
+    cases without two answers, are left out."""
+    from gateway.evals.compare import compare, shared
     from gateway.evals.report import HEAD, row
+    from gateway.evals.runs import read_run
 
-    old, asked = _column(connection, before, "baseline")
-    new, other = _column(connection, after or before, "candidate")
-    theirs = {case.id: case for case in other.eval.cases}
-    same = [case for case in asked.eval.cases if theirs.get(case.id) == case]
-    verdicts = compare(old, new, same, asked.eval.comparison)
+    names = before, after or before
+    cases, graders = shared(*(read_run(connection, it.partition("/")[0]) for it in names))
+    old, asked = _column(connection, names[0], "baseline", graders)
+    new, other = _column(connection, names[1], "candidate", graders)
+    answered = [it for it in cases if it.id in old.total and it.id in new.total]
+    if not answered:
+        raise click.ClickException("there is no case that both answered and that is graded alike")
+    for what, there, kept in (
+        ("cases", {it.id for it in (*asked.eval.cases, *other.eval.cases)}, answered),
+        ("graders", asked.eval.graders.keys() | other.eval.graders.keys(), graders),
+    ):
+        if left_out := len(there) - len(kept):
+            click.echo(f"{left_out} of {len(there)} {what} left out", err=True)
+    verdicts = compare(old, new, answered, asked.eval.comparison)
     return [dict(zip(HEAD, row(it), strict=True)) for it in verdicts]
 
 
-def _column(connection: Any, name: str, role: str) -> "tuple[Column, Run]":
-    """The column that a RUN/TARGET means; without a target the only one, or the comparison's."""
+def _column(
+    connection: Any, name: str, role: str, graders: "dict[str, AnyGrader]"
+) -> "tuple[Column, Run]":
+    """What a RUN/TARGET means, by these graders; without a target the only one, or the
+    comparison's."""
     from gateway.evals.runs import read_items, read_run
     from gateway.evals.scores import columns
 
     run, _, target = name.partition("/")
     found = read_run(connection, run)
-    kept = columns(found, read_items(connection, run))
+    kept = columns(found, read_items(connection, run), graders)
     target = target or getattr(found.eval.comparison, role)
     if not target and len(kept) == 1:
         target = next(iter(kept))

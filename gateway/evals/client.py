@@ -57,7 +57,7 @@ class Client:
         status, _, raw = await self._exchange("GET", "/v1/models", None)
         if status != 200:
             raise Unanswered(read_error(status, raw).message)
-        models = msgspec.json.decode(raw)["data"]
+        models = _object(raw).get("data", ())
         return {it["id"]: it["release"] for it in models if it.get("release")}
 
     async def _exchange(
@@ -73,11 +73,18 @@ class Client:
             raise Unanswered(f"the gateway does not answer: {why}") from error
 
     def _reply(self, headers: Mapping[str, str], raw: bytes, total_us: int) -> Reply:
-        body = msgspec.json.decode(raw)
+        body = _object(raw)
         used = read_usage(body.get("usage") or {})
         release = headers.get("x-glassgate-release", "")
         cost = self._price_of(release, used.prompt, used.cached, used.completion)
         return Reply(body, used.prompt, used.completion, cost, total_us)
+
+
+def _object(raw: bytes) -> Json:
+    try:
+        return msgspec.json.decode(raw, type=Json)
+    except msgspec.DecodeError as error:
+        raise Unanswered(f"what answers there is no gateway: {error}") from error
 
 
 def _seconds(headers: Mapping[str, str]) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from gateway.errors import BadRequest
 from gateway.evals import statistics
 from gateway.evals.cases import Case
-from gateway.evals.definition import Comparison
+from gateway.evals.definition import AnyGrader, Comparison
 from gateway.evals.formats import Spread, spread
 from gateway.evals.runs import Item, Run
 from gateway.evals.scores import Column, Scores, columns
@@ -35,7 +35,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     difference: Estimate
     p: float
     alpha: float
-    detectable: float  # the smallest difference that so many cases show; 0: none differed yet
+    detectable: float  # the smallest difference that so many cases show
     needed: int  # cases that show the smallest difference that would matter
 
     @property
@@ -80,6 +80,8 @@ def _verdict(
     is_exact = is_binary and len(set(groups)) == n  # right and wrong of independent cases
     error = found.error if math.isfinite(found.error) else 0.0
     deviation = error * math.sqrt(n)  # of one case, as if cases were independent
+    if not deviation:  # all alike so far: then as if one of two more were not
+        deviation = math.sqrt(n + 1) / (n + 2)
     chances = asked.alpha, asked.power
     return Verdict(
         by=by, n=n, difference=found, alpha=asked.alpha,
@@ -91,10 +93,24 @@ def _verdict(
     )  # fmt: skip
 
 
+def shared(before: Run, after: Run) -> tuple[list[Case], dict[str, AnyGrader]]:
+    """The cases that are the same in both, and the graders, which may weigh what they do in
+    `after`."""
+    theirs = {case.id: case for case in after.eval.cases}
+    cases = [case for case in before.eval.cases if theirs.get(case.id) == case]
+    old = before.eval.graders
+    graders = {
+        name: it
+        for name, it in after.eval.graders.items()
+        if name in old and msgspec.structs.replace(old[name], weight=it.weight) == it
+    }
+    return cases, graders
+
+
 def front(columns: Sequence[Column]) -> set[str]:
     """Those that nobody beats in both quality and price (Pareto); without prices, in seconds."""
     by_cost = any(it.cost for it in columns)
-    points = [(it.name, it.cost if by_cost else it.seconds, it.mean) for it in columns]
+    points = [(it.name, it.cost if by_cost else it.seconds, it.mean) for it in columns if it.total]
     return {
         name
         for name, price, quality in points

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from jsonschema_rs import Draft202012Validator
 from msgspec import Meta
 
 from gateway.config_file import ConfigError
@@ -74,6 +75,8 @@ def load(path: Path) -> Eval:
     """Raises ConfigError with the file and the key or line that is wrong."""
     try:
         tree = tomllib.loads(path.read_text())
+        if "cases" not in tree:
+            raise ConfigError(f"{path}: cases: it is not said which file they are in")
         files = tree.pop("cases")
         files = [files] if isinstance(files, str) else files
         rows = [it for file in files for it in _rows(path.parent / file, Case)]
@@ -85,7 +88,9 @@ def load(path: Path) -> Eval:
             if "labels" in it
         }
         found = msgspec.convert(tree | {"cases": cases, "labelled": labels}, Eval)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for complaint in _contradictions(found):
         raise ConfigError(f"{path}: {complaint}")
@@ -93,7 +98,11 @@ def load(path: Path) -> Eval:
 
 
 def _rows(path: Path, kind: type[Any]) -> Iterator[Any]:
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold other ends of lines
         if line.strip():
             try:
                 yield msgspec.json.decode(line, type=kind)
@@ -102,16 +111,21 @@ def _rows(path: Path, kind: type[Any]) -> Iterator[Any]:
 
 
 def _contradictions(it: Eval) -> Iterator[str]:
-    if not it.cases:
-        yield "cases: there are none"
+    for name in ("cases", "targets"):
+        if not getattr(it, name):
+            yield f"{name}: there are none"
+    unlabelled = (name for name, its in it.labelled.items() if not its)
+    yield from (f"graders.{name}.labels: there are none" for name in unlabelled)
     ids = Counter(case.id for case in it.cases)
     yield from (f"case {name}: there are two of this id" for name, n in ids.items() if n > 1)
     yield from (f"case {case.id}: no grader takes it" for case in it.cases if not it.taking(case))
     for case in it.cases:
+        if case.choices and (len(case.choices) < 2 or not all(case.choices)):
+            yield f"case {case.id}: choices are two or more, and none is empty"
         try:
             re.compile(case.pattern)
-            by_text.shape(case.schema or {})
-        except (re.error, ConfigError) as error:
+            Draft202012Validator(case.schema or {}, offline=True)
+        except (re.error, OverflowError, ValueError) as error:
             yield f"case {case.id}: {error}"
     for name in {it.comparison.baseline, it.comparison.candidate} - {"", *it.targets}:
         yield f"comparison: there is no target {name!r}"
@@ -123,5 +137,8 @@ def _unwritable(cases: Sequence[Case], formats: Formats) -> Iterator[str]:
     inputs = set(formats.task.inputs)
     lacking = (case.id for case in cases if not inputs <= case.fields.keys())
     yield from (f"case {name}: fields of the task are missing" for name in lacking)
+    for place, shot in enumerate(formats.task.shots):
+        if not inputs <= shot.fields.keys():
+            yield f"formats.task.shots[{place}]: fields of the task are missing"
     if formats.count > len(grammar(formats.task)):
         yield "formats.count: the grammar does not make so many"

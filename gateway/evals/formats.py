@@ -8,10 +8,11 @@ biased upwards, so it is reported on others.
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from gateway.evals.cases import Strict
 from gateway.evals.statistics import Estimate, mean_of
@@ -42,7 +43,7 @@ class Formats(Strict):
     """Every target is asked in `count` formats of the task; the inputs are a case's `fields`."""
 
     task: Task
-    count: int = 50
+    count: Annotated[int, Meta(ge=1)] = 50
     seed: int = 0
 
 

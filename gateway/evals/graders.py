@@ -6,13 +6,14 @@ one score by their weights.
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
+from jsonschema_rs import Draft202012Validator
+from msgspec import Meta
 
 from gateway.evals.cases import Answer, Case, Strict
-from gateway.evals.overlap import bleu, normal, rouge_l, token_f1
-from gateway.prompt_inputs import shape_of
+from gateway.evals.overlap import bleu, both_normal, rouge_l, token_f1
 from gateway.retrieval.citations import verify
 
 MARK = re.compile(r"\[\d{1,3}\]")
@@ -28,7 +29,7 @@ REFUSAL = re.compile(
 class Grader(Strict, tag_field="kind"):
     needs: ClassVar[Sequence[str]] = ("expected",)  # fields of a case
     wants_answer: ClassVar[bool] = True
-    weight: float = 1.0
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     tags: tuple[str, ...] = ()
 
     def takes(self, case: Case) -> bool:
@@ -49,14 +50,16 @@ class Exact(TextGrader, tag="exact"):
     """The same words, but for case, punctuation and articles."""
 
     def compare(self, answer: str, expected: str) -> float:
-        return float(normal(answer) == normal(expected))
+        ours, theirs = both_normal(answer, expected)
+        return float(ours == theirs)
 
 
 class Contains(TextGrader, tag="contains"):
     """The expected words are somewhere in the answer, whole and in a row."""
 
     def compare(self, answer: str, expected: str) -> float:
-        return float(f" {normal(expected)} " in f" {normal(answer)} ")
+        ours, theirs = both_normal(answer, expected)
+        return float(f" {theirs} " in f" {ours} ")
 
 
 class TokenF1(TextGrader, tag="token_f1"):
@@ -82,17 +85,16 @@ class Regex(TextGrader, tag="regex"):
 
 
 class Schema(TextGrader, tag="schema"):
-    """The whole answer is JSON of the case's schema."""
+    """The whole answer is JSON of the case's schema (2020-12)."""
 
     needs: ClassVar[Sequence[str]] = ("schema",)
 
     def score(self, case: Case, answer: Answer) -> float:
         try:
             value = msgspec.json.decode(answer.text)
-            msgspec.convert({"prompt": {"variables": {"answer": value}}}, shape(case.schema or {}))
-        except msgspec.MsgspecError:
+        except (msgspec.DecodeError, RecursionError):
             return 0.0
-        return 1.0
+        return float(Draft202012Validator(case.schema or {}, offline=True).is_valid(value))
 
 
 class Refusal(TextGrader, tag="refusal"):
@@ -137,8 +139,3 @@ class Sources(TextGrader, tag="sources"):
 def is_refusal(text: str) -> bool:
     """By the phrases that refusals begin with; within the first 300 characters."""
     return REFUSAL.search(text[:300]) is not None
-
-
-def shape(schema: dict[str, Any]) -> type[msgspec.Struct]:
-    """Raises ConfigError for a keyword that is not known."""
-    return shape_of({"answer": schema})

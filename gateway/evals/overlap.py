@@ -6,11 +6,12 @@ All are in [0, 1], 1 = the same. They see words, not meaning.
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_OF_NUMBER = re.compile(r"(?<=\d)\.(?=\d)|(?<!\w)-(?=\d)")  # a point, a sign
 _ROUGE = re.compile(r"[^a-z0-9]+")
 # The tokenizer "13a" of mteval, which sacrebleu reports.
 _13A = (
@@ -24,17 +25,44 @@ MAX_N = 4
 
 
 def normal(text: str) -> str:
-    """Without case, punctuation, articles and extra blanks, as SQuAD compares answers.
+    """Without case, punctuation, articles and extra blanks, as SQuAD compares answers; but a number
+    keeps its point and its sign.
 
     >>> normal("The  Eiffel-Tower.")
     'eiffeltower'
     """
-    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    return _plain(_ARTICLE.sub(" ", _bare(text)))
+
+
+def both_normal(answer: str, reference: str) -> tuple[str, str]:
+    """`normal`, or only as far as it leaves anything of the reference, which may be "A" or "-"."""
+    for form in (normal, _bare, _plain):
+        if theirs := form(reference):
+            return form(answer), theirs
+    return _plain(answer), ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def _bare(text: str) -> str:
+    """Without punctuation. Long dashes part words, as blanks do."""
+    text = _plain(text)
+    kept = {match.start() for match in _OF_NUMBER.finditer(text)}
+    return _plain("".join(c if i in kept else _unmarked(c) for i, c in enumerate(text)))
+
+
+def _unmarked(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind == "Pd" and character != "-":
+        return " "
+    return "" if kind.startswith("P") or character in string.punctuation else character
 
 
 def token_f1(answer: str, reference: str) -> float:
     """The words in common (arXiv:1606.05250, section 6.1)."""
-    ours, theirs = normal(answer).split(), normal(reference).split()
+    ours, theirs = (it.split() for it in both_normal(answer, reference))
     if not ours or not theirs:
         return float(ours == theirs)
     return _f1((Counter(ours) & Counter(theirs)).total(), len(ours), len(theirs))

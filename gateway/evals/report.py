@@ -75,7 +75,8 @@ def _grader(run: Run, name: str) -> str:
     """A judge's name is followed by how far it is believed."""
     if (kappa := run.trust.get(name)) is None:
         return name
-    return f"{name} (κ = {kappa:.2f}, {'counted' if weights(run)[name] else 'not counted'})"
+    is_counted = weights(run, run.eval.graders)[name] > 0
+    return f"{name} (κ = {kappa:.2f}, {'counted' if is_counted else 'not counted'})"
 
 
 def _targets(found: Sequence[Column], cases: Sequence[Case]) -> str:
@@ -131,7 +132,7 @@ def row(it: Verdict) -> list[str]:
     return [
         it.by, str(it.n), f"{it.baseline:.3f}", f"{it.candidate:.3f}",
         f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]", f"{it.p:.2g}", it.says,
-        f"{it.detectable:.3f}" if it.detectable else "–", str(it.needed or "–"),
+        f"{it.detectable:.3f}", str(it.needed),
     ]  # fmt: skip
 
 
@@ -141,14 +142,15 @@ def _split(found: Sequence[Column], parts: Mapping[str, Sequence[str]]) -> str:
 
 
 def _matrix(found: Sequence[Column], cases: Sequence[Case]) -> str:
-    answers = {(it.name, item.case): item for it in found for item in it.items}
+    answers = {(it.name, item.case): item for it in found for item in [*it.failed, *it.items]}
 
     def worst(case: Case) -> float:
         scores = [it.total[case.id] for it in found if case.id in it.total]
         return sum(scores) / len(scores) if scores else 0.0
 
     def row(case: Case) -> list[str]:
-        asked = html.escape(case.question or str(case.turns()[-1]["content"]))
+        asked = case.question or case.turns()[-1].get("content") or case.fields
+        asked = html.escape(str(asked))
         head = f"<td><details><summary>{html.escape(case.id)}</summary><pre>{asked}</pre></details>"
         return [head, *(_answer(it, case, answers.get((it.name, case.id))) for it in found)]
 
@@ -157,8 +159,10 @@ def _matrix(found: Sequence[Column], cases: Sequence[Case]) -> str:
 
 def _answer(column: Column, case: Case, item: Item | None) -> str:
     score = column.total.get(case.id)
-    if item is None or score is None:
+    if item is None or (score is None and not item.error):
         return "<td class=quiet>–</td>"
+    if score is None:
+        return f"<td class=worse>{html.escape(item.error[:SHOWN])}</td>"
     hue = round(120 * score)
     parts = " ".join(f"{name} {value:.2f}" for name, value in item.scores.items())
     text = html.escape(f"{parts}\n\n{item.answer[:SHOWN]}")

@@ -81,7 +81,12 @@ async def ask(client: Client, run: Run, place: Place) -> Item:
             scores[name] = await _score(grader, case, answer, subject)
     except Unanswered as it:
         error, scores = str(it), {}
-    except (LookupError, TypeError, ValueError) as it:  # an upstream that leaves out what was asked
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ) as it:  # an upstream that leaves out what was asked
         error, scores = f"the reply is not of the form that was asked for: {it!r}", {}
     return Item(
         target=column, case=case.id, sample=sample, error=error, scores=scores,

@@ -1,7 +1,7 @@
 """From a run's items to one score for each case and target: graders weighed, samples averaged."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -19,7 +19,11 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     total: Scores
     by_grader: dict[str, Scores]
     items: list[Item]
-    num_errors: int
+    failed: list[Item]
+
+    @property
+    def num_errors(self) -> int:
+        return len(self.failed)
 
     @property
     def mean(self) -> float:
@@ -48,16 +52,20 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
         return sum(values) / len(values) if values else 0.0
 
 
-def columns(run: Run, items: Iterable[Item]) -> dict[str, Column]:
+def columns(
+    run: Run, items: Iterable[Item], graders: Mapping[str, Grader] | None = None
+) -> dict[str, Column]:
+    """By the run's graders, or those of them that are given, with the weights that these have."""
     found: dict[str, list[Item]] = {name: [] for name in run.eval.columns()}
     for item in items:
         found[item.target].append(item)
-    return {name: _column(run, name, mine) for name, mine in found.items()}
+    weight = weights(run, run.eval.graders if graders is None else graders)
+    return {name: _column(weight, name, mine) for name, mine in found.items()}
 
 
-def weights(run: Run) -> dict[str, float]:
+def weights(run: Run, graders: Mapping[str, Grader]) -> dict[str, float]:
     """Of each grader; 0 for a judge that does not agree with the labels."""
-    return {name: _weight(it, run.trust.get(name)) for name, it in run.eval.graders.items()}
+    return {name: _weight(it, run.trust.get(name)) for name, it in graders.items()}
 
 
 def _weight(grader: Grader, kappa: float | None) -> float:
@@ -66,23 +74,23 @@ def _weight(grader: Grader, kappa: float | None) -> float:
     return grader.weight
 
 
-def _column(run: Run, name: str, items: list[Item]) -> Column:
+def _column(weight: Mapping[str, float], name: str, items: list[Item]) -> Column:
     answered = [it for it in items if not it.error]
-    weight = weights(run)
     total: dict[str, list[float]] = defaultdict(list)
     by_grader: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for item in answered:
-        for grader, score in item.scores.items():
+        scores = {it: score for it, score in item.scores.items() if it in weight}
+        for grader, score in scores.items():
             by_grader[grader][item.case].append(score)
-        if mass := sum(weight[it] for it in item.scores):
-            weighed = sum(weight[it] * score for it, score in item.scores.items())
+        if mass := sum(weight[it] for it in scores):
+            weighed = sum(weight[it] * score for it, score in scores.items())
             total[item.case].append(weighed / mass)
     return Column(
         name=name,
         total=_means(total),
         by_grader={grader: _means(kept) for grader, kept in by_grader.items()},
         items=answered,
-        num_errors=len(items) - len(answered),
+        failed=[it for it in items if it.error],
     )
 
 

@@ -47,7 +47,8 @@ def mean_of(
     """The mean, by Student's t; of differences it is the paired t-test.
 
     `clusters`: which cases belong together. Their sums are what varies independently (Liang &
-    Zeger, 1986), with the correction for few clusters G/(G-1) and G-1 degrees of freedom.
+    Zeger, 1986), with the correction for few clusters G/(G-1) and G-1 degrees of freedom. Where all
+    are alike there is no error to go by, and p is that of the sign test over the clusters.
     """
     x = np.asarray(values, np.float64)
     n = len(x)
@@ -60,9 +61,11 @@ def mean_of(
     if groups < 2:
         return Estimate(mean, math.inf, -math.inf, math.inf, 1.0)
     error = math.sqrt(groups / (groups - 1) * float((sums**2).sum())) / n
-    half = student.quantile(confidence, groups - 1) * error
     if error == 0:
-        return Estimate(mean, 0.0, mean, mean, 1.0 if mean == 0 else 0.0)
+        p = 2 * 0.5**groups if mean else 1.0
+        half = math.inf if mean and p > 1 - confidence else 0.0
+        return Estimate(mean, 0.0, mean - half, mean + half, p)
+    half = student.quantile(confidence, groups - 1) * error
     return Estimate(
         mean, error, mean - half, mean + half, student.two_sided(mean / error, groups - 1)
     )

@@ -1,7 +1,7 @@
 """Is B better than A, or were the cases kind to it?
 
 A score is an estimate, so it comes with an interval, and an interval is tried like any other tool:
-in how many of a thousand repetitions does it hold the truth? Two releases that saw the same cases
+in how many of 400 repetitions does it hold the truth? Two releases that saw the same cases
 are compared case by case: what is hard for both cancels out, and far fewer cases are needed than
 for two separate scores. Who compares twenty things finds one that differs by chance, unless it is
 adjusted. And "cannot tell" is a result: with it comes the number of cases that could.

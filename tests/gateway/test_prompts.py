@@ -161,6 +161,21 @@ def test_a_wrong_variable_is_named_by_its_path(variables: dict[str, Any], param:
     assert error.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "param"),
+    [
+        ("{type: object, required: [a]}", {}, "prompt.variables.x.a"),
+        ("{properties: {a-b: {type: string}}}", {"a-b": 1}, "prompt.variables.x.a-b"),
+        ("{items: {type: string}}", [1], "prompt.variables.x[0]"),
+    ],
+)
+def test_every_keyword_of_an_input_is_held_to(schema: str, value: Any, param: str) -> None:
+    prompt = parse(front(f"inputs: {{x: {schema}}}"))
+    with pytest.raises(BadRequest) as error:
+        prompt.read({"x": value})
+    assert error.value.param == param
+
+
 def greeter(version: int = 1, extra: str = "") -> Prompt:
     return parse(GREETER.format(version=version, extra=extra))
 

@@ -81,6 +81,15 @@ def test_nobody_is_there() -> None:
         asyncio.run(go())
 
 
+def test_what_speaks_no_json_is_no_gateway() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text="<html>hello</html>")
+
+    for use in (Client.releases, lambda it: it.post("/v1/x", {})):
+        with pytest.raises(Unanswered, match="no gateway"):
+            with_client(handler, use)
+
+
 def test_what_serves_now() -> None:
     async def handler(request: web.Request) -> web.Response:
         models = [{"id": "town", "release": "town-1"}, {"id": "town@town-1"}]

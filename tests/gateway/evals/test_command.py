@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from gateway.commands.evals import evals, prices_of
 from gateway.config_file import parse
 from gateway.evals.definition import Eval
+from gateway.evals.graders import Exact
 from gateway.evals.runs import Item, put_item, start_run
 from gateway.store import Store
 
@@ -65,6 +66,20 @@ def test_two_runs_are_compared_on_the_cases_that_they_share(
     assert (total["cases"], total["before"], total["after"]) == ("1", "0.000", "1.000")
     assert total["says"] == "cannot tell"
     assert "new" not in shown
+
+
+def test_only_what_is_graded_alike_is_compared(run: Run, store: Store, capitals: Eval) -> None:
+    before = keep(store, capitals, {"old": [0, 1], "new": [0, 1]})
+    contains = msgspec.structs.replace(capitals.graders["contains"], weight=50.0)
+    more = {"contains": contains, "exact": msgspec.convert({"kind": "exact"}, Exact)}
+    after = keep(store, msgspec.structs.replace(capitals, graders=more), {"old": [0, 1]})
+    found = run("compare", f"{before}/old", f"{after}/old", "--format", "json")
+    assert [it["by"] for it in json.loads(found.stdout)] == ["score", "contains", "#s"]
+    assert "2 of 3 graders left out" in found.stderr
+    other = msgspec.structs.replace(capitals, graders={"exact": more["exact"]})
+    last = keep(store, other, {"old": [0, 1]})
+    text = run("compare", f"{before}/old", f"{last}/old", ok=False).stderr
+    assert "no case that both answered" in text
 
 
 def test_a_target_must_be_clear(run: Run, store: Store, capitals: Eval) -> None:

@@ -68,7 +68,34 @@ def test_a_loss_on_one_tag_is_seen_behind_a_gain_on_the_whole() -> None:
 
 def test_nothing_differs() -> None:
     same = total({"a": [1.0, 0.0], "b": [1.0, 0.0]})
-    assert (same.says, same.needed, same.p) == ("cannot tell", 0, 1)
+    assert (same.says, same.p) == ("cannot tell", 1)
+    assert same.needed > 100  # that two cases are alike says little
+
+
+@pytest.mark.parametrize(("before", "after", "clusters"), [(0.5, 0.75, 0), (0.0, 1.0, 2)])
+def test_a_few_that_all_gain_the_same_tell_nothing(
+    before: float, after: float, clusters: int
+) -> None:
+    few = total({"a": [before] * 4, "b": [after] * 4}, clusters)
+    assert few.says == "cannot tell"
+    assert few.p == 2 * 0.5 ** (2 if clusters else 4)
+    assert few.needed > 4
+    assert few.difference.low < 0 < few.difference.high
+    assert total({"a": [before] * 20, "b": [after] * 20}, clusters).says == "better"
+
+
+def test_a_target_that_only_fails_is_not_on_the_front_and_says_why() -> None:
+    run, items = run_of({"a": [1.0, 0.0], "gone": [0.0, 0.0]})
+    failed = [
+        msgspec.structs.replace(it, error="no <such> model", scores={}, total_us=0)
+        if it.target == "gone"
+        else it
+        for it in items
+    ]
+    assert front([*columns(run, failed).values()]) == {"a"}
+    text = page(run, failed)
+    assert text.count("no &lt;such&gt; model") == 2
+    assert "class='best'>gone" not in text
 
 
 def test_clusters_make_it_harder_to_tell() -> None:
@@ -86,7 +113,7 @@ def test_a_judge_who_disagrees_is_shown_and_not_counted() -> None:
     items = [msgspec.structs.replace(it, scores={"exact": 1.0, "judge": 0.0}) for it in items]
     for kappa, weight, score in ((0.2, 0, 1), (0.9, 1, 0.5)):
         measured = msgspec.structs.replace(run, trust={"judge": kappa})
-        assert weights(measured)["judge"] == weight
+        assert weights(measured, run.eval.graders)["judge"] == weight
         found = columns(measured, items)["a"]
         assert (found.total["c0"], found.by_grader["judge"]["c0"]) == (score, 0)
 
@@ -94,7 +121,7 @@ def test_a_judge_who_disagrees_is_shown_and_not_counted() -> None:
 def test_the_front_of_price_and_quality() -> None:
     def column(name: str, cost: int, score: float) -> Column:
         item = Item(target=name, case="c", sample=0, cost=cost)
-        return Column(name=name, total={"c": score}, by_grader={}, items=[item], num_errors=0)
+        return Column(name=name, total={"c": score}, by_grader={}, items=[item], failed=[])
 
     found = [column("cheap", 1, 0.5), column("good", 5, 0.9), column("bad", 5, 0.4)]
     assert front(found) == {"cheap", "good"}

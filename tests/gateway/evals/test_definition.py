@@ -13,7 +13,12 @@ from gateway.evals.definition import Eval, load
 SHIPPED = sorted((Path(__file__).parents[3] / "ops" / "evals").glob("*.toml"))
 HEAD = 'name = "x"\ncases = "cases.jsonl"\n[targets.a]\nmodel = "m"\n'
 EXACT = '[graders.exact]\nkind = "exact"\n'
+NOBODY = 'name = "x"\ncases = "cases.jsonl"\n[targets]\n'
 CASE = {"id": "1", "question": "?", "expected": ["yes"]}
+
+
+def only(kind: str) -> str:
+    return f'[graders.it]\nkind = "{kind}"\n'
 
 
 def write(folder: Path, text: str, *cases: dict[str, Any]) -> Path:
@@ -57,11 +62,17 @@ def test_there_are_two_hundred_own_cases_of_every_kind() -> None:
         (HEAD + EXACT, [], "there are none"),
         ('only = ["bias"]\n' + HEAD + EXACT, [CASE], "there are none"),
         (HEAD + EXACT + '[comparison]\nbaseline = "b"\n', [CASE], "no target 'b'"),
-        (HEAD + '[graders.s]\nkind = "schema"\n', [{"id": "1", "schema": {"not": {}}}], "not"),
-        (HEAD + '[graders.r]\nkind = "regex"\n', [{"id": "7", "pattern": "("}], "case 7: "),
+        (HEAD + only("schema"), [{"id": "1", "schema": {"type": "x"}}], "case 1: "),
+        (HEAD + only("regex"), [{"id": "7", "pattern": "("}], "case 7: "),
+        (HEAD + only("regex"), [{"id": "7", "pattern": "a{99999999999}"}], "case 7: "),
+        (HEAD + only("choice"), [{"id": "5", "choices": ["a"]}], "case 5: choices"),
+        (HEAD + only("choice"), [{"id": "5", "choices": ["a", ""]}], "case 5: choices"),
         ("cases = 3\n", [CASE], "eval.toml: "),
         ("cases = \n", [CASE], "eval.toml: "),
-        ("", [CASE], "cases"),
+        ("", [CASE], "cases: it is not said which file"),
+        (NOBODY + EXACT, [CASE], "targets: there are none"),
+        (HEAD + EXACT + "weight = nan\n", [CASE], "weight"),
+        (HEAD + EXACT + "weight = 0\n", [CASE], "weight"),
         (HEAD + '[graders.j]\nkind = "judge"\nmodel = "m"\nlabels = "none"\n', [CASE], "none"),
         (
             HEAD + EXACT + '[formats]\n[formats.task]\ninstruction = "?"\ninputs = ["text"]\n'
@@ -74,6 +85,16 @@ def test_what_is_wrong_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load(write(tmp_path, text, *cases))
+
+
+def test_cases_are_lines_of_json_whatever_is_in_them(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + EXACT)
+    text = json.dumps({**CASE, "question": "a\u2028b\x85c"}, ensure_ascii=False)
+    (tmp_path / "cases.jsonl").write_text(f"\ufeff{text}\r\n", "utf-8")
+    assert load(path).cases[0].question == "a\u2028b\x85c"
+    (tmp_path / "cases.jsonl").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"cases\.jsonl: "):
+        load(path)
 
 
 def test_a_changed_case_is_another_eval(tmp_path: Path) -> None:

@@ -48,6 +48,46 @@ def test_json_of_a_schema(text: str, right: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "text", "right"),
+    [
+        ({"type": "object", "required": ["a"]}, "{}", 0),
+        ({"properties": {"a": {}}, "required": ["a", "b"]}, '{"a": 1}', 0),
+        ({"items": {"type": "string"}}, "[1]", 0),
+        ({"type": "integer"}, "1.0", 1),
+        ({"type": ["string", "null"]}, "null", 1),
+        ({"type": "object", "properties": {"my-key": {}}, "additionalProperties": False}, "{}", 1),
+        ({"additionalProperties": False}, '{"b": 1}', 0),
+        ({"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [{"const": 1}, {"const": 2}]}}}, "2", 1),
+        ({}, "[" * 10_000, 0),
+    ],
+)
+def test_all_of_json_schema_counts(schema: dict[str, Any], text: str, right: float) -> None:
+    assert score(g.Schema(), text, schema=schema) == right
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "exact", "contains"),
+    [
+        ("A", "", 0, 0),
+        ("A", "the", 0, 0),
+        ("A", "a.", 1, 1),
+        ("-", "", 0, 0),
+        ("15", "1.5", 0, 0),
+        ("5", "It is -5", 0, 0),
+        ("1.5", "1.5.", 1, 1),
+        ("1000", "1,000", 1, 1),
+        ("Paris", "“Paris”", 1, 1),
+        ("Paris", "Paris—France", 0, 1),
+        ("don't", "Don’t!", 1, 1),
+        ("caf\u00e9", "cafe\u0301", 1, 1),
+    ],
+)
+def test_what_makes_words_the_same(expected: str, text: str, exact: float, contains: float) -> None:
+    assert score(g.Exact(), text, expected=(expected,)) == exact
+    assert score(g.Contains(), text, expected=(expected,)) == contains
+
+
+@pytest.mark.parametrize(
     ("text", "is_refused"),
     [
         ("I'm sorry, but I can't help with that.", True),

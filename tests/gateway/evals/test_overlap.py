@@ -26,7 +26,8 @@ def test_equals_the_oracles(pair: dict[str, Any]) -> None:
 def test_token_f1_by_hand() -> None:
     assert token_f1("The cat sat", "a cat, sitting") == pytest.approx(2 * 1 / (2 + 2))
     assert token_f1("yes yes no", "yes no no") == pytest.approx(2 * 2 / (3 + 3))
-    assert token_f1("", "the") == 1
+    assert token_f1("", "the") == 0
+    assert token_f1("The.", "the") == 1
     assert token_f1("", "cat") == 0
 
 

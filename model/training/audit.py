@@ -22,7 +22,7 @@ FACTORS = np.random.default_rng(0).integers(1, 2**63, (BANDS * BAND_ROWS, 1), np
 
 BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 PERSONAL = {
-    "an e-mail address": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
+    "an e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b"),
     "a telephone number": re.compile(r"(?<![\w.])(?:\+\d{1,3}[ -]?|\(\d{3}\) ?)\d[\d -]{5,12}\d\b"),
     "an IP address": re.compile(rf"\b(?:{BYTE}\.){{3}}{BYTE}\b"),
     "a bank account": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
@@ -117,8 +117,8 @@ class Index:
 
 
 def shingles(text: str) -> frozenset[int]:
-    """The three-word sequences of `text` as numbers, case and punctuation aside."""
-    words = re.findall(r"\w+", text.casefold())
+    """The sequences of three words or signs of `text` as numbers, case aside."""
+    words = re.findall(r"\w+|[^\w\s]", text.casefold())
     triples = (words[i : i + 3] for i in range(max(1, len(words) - 2)))
     return frozenset(zlib.crc32(" ".join(triple).encode()) for triple in triples)
 
@@ -134,15 +134,25 @@ def _bands(pieces: frozenset[int]) -> list[tuple[int, bytes]]:
 
 
 def split(rows: Iterable[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Train and test, about `share` in the test; rows of one source stay together."""
+    """Train and test, about `share` in the test; rows of one source stay together, if there are
+    several. Neither is empty, unless there is one row."""
+    rows = list(rows)
+    has_sources = len({row.source for row in rows}) > 1
     by_source: dict[str, list[Row]] = {}
     for row in rows:
-        by_source.setdefault(row.source or f"line {row.line}", []).append(row)
+        name = row.source if has_sources else ""
+        by_source.setdefault(name or f"line {row.line}", []).append(row)
     names = sorted(by_source)
     Random(seed).shuffle(names)  # noqa: S311 - a draw to be repeated, no secret
-    wanted = share * sum(map(len, by_source.values()))
-    train: list[Row] = []
-    test: list[Row] = []
+    missing, taken = share * len(rows), set[str]()
     for name in names:
-        (test if len(test) < wanted else train).extend(by_source[name])
-    return train, test
+        is_nearer = abs(missing - len(by_source[name])) < abs(missing)
+        if is_nearer and len(taken) + 1 < len(names):
+            missing -= len(by_source[name])
+            taken.add(name)
+    if not taken and len(names) > 1:
+        taken = {min(names, key=lambda it: len(by_source[it]))}
+    parts: tuple[list[Row], list[Row]] = [], []
+    for name in names:
+        parts[name in taken].extend(by_source[name])
+    return parts

@@ -1,6 +1,7 @@
 """The commands `finetune`, `train` and `data`: options, and nothing heavy until they are known."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from model.training.rows import Row
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Positive(click.FloatRange):
+    """A finite number above zero."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        return number if math.isfinite(number) else self.fail(f"{value} is no number", param, ctx)
+
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -40,7 +54,7 @@ NUMBERS: dict[str, tuple[float, str]] = {  # options of finetune: default, meani
 def number_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, (default, text) in reversed(NUMBERS.items()):
         is_whole = isinstance(default, int)
-        kind = click.IntRange(int(name != "seed")) if is_whole else click.FloatRange(0)
+        kind = click.IntRange(int(name != "seed")) if is_whole else Positive()
         option = click.option(
             f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text
         )
@@ -55,7 +69,7 @@ def number_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--out", "folder", type=FOLDER, help="[default: var/adapters/FILE-METHOD]")
 @click.option("--start", type=FOLDER, help="An adapter to go on from, as DPO does from an SFT's.")
 @click.option("--test", type=FILE, help="Rows whose perplexity is told before and after.")
-@click.option("--learning-rate", type=float, help="[default: sft 2e-4, dpo 5e-5]")
+@click.option("--learning-rate", type=Positive(), help="[default: sft 2e-4, dpo 5e-5]")
 @click.option("--recompute", is_flag=True, help="Less memory, a third more arithmetic.")
 @number_options
 @threads_option
@@ -65,6 +79,9 @@ def finetune_command(threads: int | None, folder: Path | None, **options: Any) -
     The same command goes on where it was stopped. The folder that comes out is PEFT's: serve it
     with `--lora-modules NAME=FOLDER`.
     """
+    source = click.get_current_context().get_parameter_source("beta")
+    if options["method"] == "sft" and source is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--beta is of --method dpo")
     _use_threads(threads)
     from model.training.finetune import Finetuning, Settings, release_lines
     from model.training.loop import Diverged
@@ -75,10 +92,12 @@ def finetune_command(threads: int | None, folder: Path | None, **options: Any) -
     settings = Settings(folder=folder, **options)
     try:
         tuning = Finetuning(settings)
-        for problem in tuning.problems:
-            click.echo(f"left out: line {problem.line}: {problem.reason}", err=True)
+        for path, problems in tuning.problems.items():
+            for problem in problems:
+                text = f"left out of {path}: line {problem.line}: {problem.reason}"
+                click.echo(text, err=True)
         _train(tuning, f"{method} on {tuning.num_examples} rows")
-    except (WeightsError, ValueError, Diverged) as error:
+    except (WeightsError, ValueError, OSError, Diverged) as error:
         raise click.ClickException(str(error)) from error
     if measured := tuning.perplexities():
         click.echo("perplexity of the test: {:.3f} before, {:.3f} after".format(*measured))
@@ -163,15 +182,20 @@ def check_command(file: Path, test: Path | None, clean: Path | None, split: floa
     from model.training.audit import audit
     from model.training.rows import read_rows
 
+    if split and not clean:
+        raise click.UsageError("--split goes with --clean")
     try:
         rows, problems = read_rows(file)
-        report = audit(rows, problems, read_rows(test)[0] if test else [])
+        asked, unread = read_rows(test) if test else ([], [])
     except ValueError as error:
         raise click.ClickException(f"{file}: {error}") from error
+    report = audit(rows, problems, asked)
     click.echo(_as_text(rows, report))
+    for problem in unread:
+        click.echo(f"{test}: line {problem.line}: {problem.reason}", err=True)
     if clean:
         _write_clean(rows, report, clean, split)
-    raise click.exceptions.Exit(1 if report.unfit_lines else 0)
+    raise click.exceptions.Exit(1 if report.unfit_lines or unread else 0)
 
 
 def _as_text(rows: "list[Row]", report: "Report") -> str:

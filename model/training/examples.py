@@ -106,8 +106,7 @@ def batches(
 
     A function of the step alone, so a run that goes on meets the same batches.
     """
-    size = min(size, len(groups))
-    per_epoch = len(groups) // size
+    per_epoch = math.ceil(len(groups) / size)  # the last one of an epoch may be smaller
 
     def batch(step: int) -> list[Pack]:
         epoch, at = divmod(step, per_epoch)
@@ -120,7 +119,7 @@ def batches(
 
 def num_steps(groups: Sequence[Group], size: int, epochs: float) -> int:
     """At least one."""
-    return max(1, math.floor(len(groups) // min(size, len(groups)) * epochs))
+    return max(1, math.floor(math.ceil(len(groups) / size) * epochs))
 
 
 def _cut(groups: Sequence[Group], pack_tokens: int) -> list[list[Example]]:

@@ -18,6 +18,7 @@ from model.training.rows import Problem, read_rows
 from model.training.saving import ADAPTER, save_adapter, start_from
 from model.weights import load_llama
 
+SHOWN = 10  # reasons, where no row is left
 RATES = {"sft": 2e-4, "dpo": 5e-5}  # the usual ones for adapters
 
 
@@ -45,24 +46,31 @@ class Settings:
 
 
 class NothingToLearn(ValueError):
-    """No row of the file can be used."""
+    """No row of the file can be used; the message says why, of the first few."""
 
 
 class Finetuning:
-    """A run that is ready to begin or to go on. Raises NothingToLearn, OtherRun, WeightsError."""
+    """A run that is ready to begin or to go on; `problems`: file → rows of it that are left out.
+
+    Raises NothingToLearn, OtherRun, WeightsError, OSError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         checkpoint = load_llama(settings.model)
         with Renderer() as renderer:
             limit = min(settings.max_tokens, checkpoint.network.config.context_length)
             encoder = Encoder(checkpoint, renderer, limit)
-            groups, self.problems = _read(settings.file, settings.method, encoder)
-            test, more = (
-                _read(settings.test, settings.method, encoder) if settings.test else ([], [])
-            )
-        self.problems += more
+            read = {
+                path: _read(path, settings.method, encoder)
+                for path in (settings.file, settings.test)
+                if path is not None
+            }
+        self.problems = {path: problems for path, (_, problems) in read.items()}
+        groups, problems = read[settings.file]
         if not groups:
-            raise NothingToLearn(f"{settings.file}: no row can be trained on")
+            reasons = "".join(f"\n  line {it.line}: {it.reason}" for it in problems[:SHOWN])
+            raise NothingToLearn(f"{settings.file}: no row can be trained on{reasons}")
+        settings.folder.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         self.num_examples = len(groups)
         self.network = TrainableLlama.with_adapter(
@@ -74,6 +82,7 @@ class Finetuning:
         if settings.start:
             start_from(self.network, settings.start)
         self._base = self.network.snapshot()
+        test = read[settings.test][0] if settings.test else []
         self._test = [Pack.of(group[:1]) for group in test]
         self._batches = batches(groups, settings.batch_size, settings.pack_tokens, settings.seed)
         steps = num_steps(groups, settings.batch_size, settings.epochs)
@@ -102,19 +111,22 @@ def _read(path: Path, method: str, encoder: Encoder) -> tuple[list[Group], list[
     rows, problems = read_rows(path)
     wanted = [row for row in rows if (row.rejected is not None) == (method == "dpo")]
     lacks = "is a preference: use --method dpo" if method == "sft" else "has no rejected answer"
-    problems += [Problem(row.line, lacks) for row in rows if row not in wanted]
+    taken = {row.line for row in wanted}
+    problems += [Problem(row.line, lacks) for row in rows if row.line not in taken]
     groups, unfit = encoder.encode(wanted)
     return groups, sorted(problems + unfit)
 
 
 def _pace(settings: Settings, steps: int) -> Pace:
-    rate = settings.learning_rate or RATES[settings.method]
+    rate = settings.learning_rate
+    rate = RATES[settings.method] if rate is None else rate
     return Pace(num_steps=steps, learning_rate=rate, num_warmup=max(1, steps // 20))
 
 
 def _what(settings: Settings) -> dict[str, object]:
     """What a checkpoint must agree with: all that changes a bit of the result."""
     free = {"file", "folder", "start", "test", "save_every", "recompute"}
+    free |= {"beta"} if settings.method == "sft" else set()
     values = {name: value for name, value in asdict(settings).items() if name not in free}
     files = {"data": settings.file}
     if settings.start:

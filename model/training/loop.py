@@ -79,7 +79,7 @@ class Run:
         gradients = self.network.trained.zeros()
         value = loss(self.network, packs, gradients)
         length = self.optimizer.step(self.step, gradients)
-        if not np.isfinite(value) or not np.isfinite(length):
+        if not (np.isfinite([value, length]).all() and self.network.trained.is_finite):
             raise Diverged(f"the loss of step {self.step} is {value}: lower the learning rate")
         self.step += 1
         tokens = sum(len(pack.token_ids) for pack in packs)

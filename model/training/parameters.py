@@ -33,6 +33,10 @@ class Parameters(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._views)
 
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.vector).all())
+
     def zeros(self) -> "Parameters":
         """As many zeros under the same names: gradients start so."""
         return Parameters({name: np.zeros_like(view) for name, view in self.items()})

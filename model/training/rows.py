@@ -57,9 +57,14 @@ def read_rows(path: Path) -> tuple[list[Row], list[Problem]]:
             rows.append(_row(line, value))
         except json.JSONDecodeError as error:
             problems.append(Problem(line, f"no JSON: {error.msg} at column {error.colno}"))
-        except (Unfit, KeyError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, Unfit) else f"misshapen: {error!r}"
-            problems.append(Problem(line, reason))
+        except Unfit as error:
+            problems.append(Problem(line, str(error)))
+        except KeyError as error:
+            problems.append(Problem(line, f"misshapen: {error} is missing"))
+        except (TypeError, AttributeError):
+            problems.append(Problem(line, "misshapen: a part of it is of another type"))
+        except RecursionError:
+            problems.append(Problem(line, "nested too deeply"))
     return rows, problems
 
 
@@ -82,6 +87,7 @@ def _row(line: int, value: Any) -> Row:
     if rejected is not None:
         if not rejected.strip():
             raise Unfit("the rejected answer is empty")
+        _check_text(rejected, "the rejected answer")
         if rejected == messages[-1]["content"]:
             raise Unfit("the chosen and the rejected answer are the same")
     return Row(line, messages, rejected, str(value.get("source", "")))
@@ -95,6 +101,7 @@ def check(messages: Sequence[Message]) -> None:
             raise Unfit(f"message {number}: calls of tools are not trained on")
         if not isinstance(content, str) or not content.strip():
             raise Unfit(f"message {number} is empty or no text")
+        _check_text(content, f"message {number}")
         if message.get("weight", 1) not in (0, 1):
             raise Unfit(f"message {number}: weight is 0 or 1, not {message['weight']!r}")
     roles = [message.get("role") for message in messages]
@@ -104,6 +111,13 @@ def check(messages: Sequence[Message]) -> None:
         raise Unfit(f"roles must be user and assistant in turn, to an answer: {said}")
     if not any(m.get("weight", 1) for m in messages if m["role"] == "assistant"):
         raise Unfit("no answer counts: every weight is 0")
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unfit(f"{what} has half a character, a surrogate by itself") from None
 
 
 def as_openai(row: Row) -> dict[str, Any]:

@@ -14,12 +14,20 @@ def row(line: int, question: str, answer: str = "fine", source: str = "") -> Row
 
 
 def test_repeats_are_found_near_and_far() -> None:
-    rows = [row(1, LONG), row(2, "something else entirely"), row(3, LONG.upper() + "!"),
+    rows = [row(1, LONG), row(2, "something else entirely"), row(3, LONG.upper()),
             row(4, f"{LONG} today"), row(5, "why the river rises in the hills")]  # fmt: skip
     found = audit(rows, []).findings["repeat"]
     assert [problem.line for problem in found] == [3, 4]
     assert found[0].reason == "repeats line 1"
     assert "like line 1" in found[1].reason
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("2 + 3 + 4", "2 - 3 - 4"), ("👍", "👎"), ("is a > b and c < d", "is a < b and c > d")],
+)
+def test_signs_tell_texts_apart(a: str, b: str) -> None:
+    assert audit([row(1, a), row(2, b)], []).findings["repeat"] == []
 
 
 def test_pairs_above_the_bound_are_hardly_ever_missed() -> None:
@@ -64,6 +72,18 @@ def test_personal_data(text: str, kind: str) -> None:
 )
 def test_plain_text_is_no_personal_data(text: str) -> None:
     assert personal(text) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "in_test"),
+    [([20], 0.1, 2), ([18, 2], 0.1, 2), ([10, 10], 0.1, 10), ([10, 10], 0.99, 10), ([1], 0.5, 0)],
+)
+def test_neither_part_is_empty(sizes: list[int], share: float, in_test: int) -> None:
+    names = [f"s{n}" for n, size in enumerate(sizes) for _ in range(size)]
+    rows = [row(n, f"q{n}", source=name) for n, name in enumerate(names)]
+    for seed in range(5):
+        train, test = split(rows, share, seed)
+        assert (len(train), len(test)) == (len(rows) - in_test, in_test)
 
 
 def test_a_split_parts_no_source() -> None:

@@ -41,7 +41,7 @@ def test_finetune_makes_an_adapter_and_tells_how_to_offer_it(tmp_path: Path, met
     options += ["--batch-size", 3, "--learning-rate", 0.01, "--test", file]
     done = run("finetune", file, *options)
     assert done.exit_code == 0, done.output
-    assert "left out: line 7: no known form: it has bad" in done.output
+    assert done.output.count(f"left out of {file}: line 7: no known form: it has bad") == 1
     assert re.search(r"loss \d+\.\d+ → \d+\.\d+, \d+ tok/s", done.output)
     _, _, lines = done.output.partition("to the config:\n")
     config = tomllib.loads(f"[local]\nport = 1\n{lines}")
@@ -80,6 +80,41 @@ def test_a_file_without_a_fitting_row_is_refused(tmp_path: Path) -> None:
     done = run("finetune", file, "--model", "tiny-random", "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert "no row can be trained on" in done.output
+    assert "line 1: is a preference: use --method dpo" in done.output
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (("--learning-rate", "nan"), "nan is no number"),
+        (("--learning-rate", "0"), "0.0 is not in the range"),
+        (("--epochs", "inf"), "inf is no number"),
+        (("--epochs", "0"), "0.0 is not in the range"),
+        (("--alpha", "0"), "0.0 is not in the range"),
+        (("--beta", "0.2"), "--beta is of --method dpo"),
+        (("--out", "/proc/nope"), "/proc/nope"),
+    ],
+)
+def test_what_trains_nothing_is_refused(
+    tmp_path: Path, option: tuple[str, str], complaint: str
+) -> None:
+    file = written(tmp_path / "rows.jsonl", *CHATS)
+    words = ["--model", "tiny-random", "--out", tmp_path / "out", *option]
+    done = run("finetune", file, *words)
+    assert done.exit_code in (1, 2)
+    assert complaint in done.output
+    assert isinstance(done.exception, SystemExit)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_is_no_number_is_not_kept(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", *CHATS)
+    words = ["--model", "tiny-random", "--out", tmp_path / "out", "--learning-rate", "1e39"]
+    with np.errstate(over="ignore", invalid="ignore"):
+        done = run("finetune", file, *words, "--epochs", 1)
+    assert done.exit_code == 1
+    assert "lower the learning rate" in done.output
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
 
 
 def test_data_check_reports_and_cleans(tmp_path: Path) -> None:
@@ -93,6 +128,15 @@ def test_data_check_reports_and_cleans(tmp_path: Path) -> None:
     sizes = [len(p.read_text().splitlines()) for p in (clean, tmp_path / "clean.test.jsonl")]
     assert sizes == [3, 3]
     assert run("data", "check", clean).exit_code == 0
+
+
+def test_data_check_tells_of_a_test_that_cannot_be_read(tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", *CHATS)
+    test = written(tmp_path / "test.jsonl", {"bad": 1})
+    done = run("data", "check", file, "--test", test)
+    assert done.exit_code == 1
+    assert f"{test}: line 1: no known form" in done.output
+    assert "--split goes with --clean" in run("data", "check", file, "--split", 0.5).output
 
 
 def test_tiny_is_made_by_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,14 @@ def test_batches_are_a_function_of_the_step_and_meet_every_row_once_an_epoch() -
     assert num_steps(groups, 4, 2.0) == 6
 
 
+def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
+    groups = [(Example([0, n], [0.0, 1.0]),) for n in range(5)]
+    batch = batches(groups, 4, pack_tokens=100, seed=0)
+    seen = [int(t) for step in (0, 1) for pack in batch(step) for t in pack.targets]
+    assert sorted(seen) == list(range(5))
+    assert (num_steps(groups, 4, 1.0), num_steps(groups, 8, 3.0)) == (2, 3)
+
+
 def test_a_pair_stays_in_one_pack() -> None:
     pair = (Example([0, 1], [0.0, 1.0]), Example([0, 2], [0.0, 1.0]))
     packs = batches([pair, pair], 2, pack_tokens=3, seed=0)(0)

@@ -1,10 +1,10 @@
 """When is fine-tuning the answer, and when is the prompt?
 
 Two things one may want of a model that it does not give: another *form* of answer, or *facts* that
-it does not know. Here `tiny` is taught both, with ten to twenty examples each. The form (every answer ends
-with ", captain.") carries over to questions that were in no example. Facts do not carry over: what
-was taught in one wording is hardly known in another, while a fact in the prompt is simply read off.
-So: behaviour by training, knowledge by retrieval.
+it does not know. Here `tiny` is taught both, with ten to twenty examples each. The form (every
+answer ends with ", captain.") carries over to questions that were in no example. Facts do not carry
+over: what was taught in one wording is hardly known in another, while a fact in the prompt is
+simply read off. So: behaviour by training, knowledge by retrieval.
 """
 
 from functools import cache

@@ -88,17 +88,35 @@ class KeysPage(Body):
     team: str = ""
 
 
-class Report(Body):
+class Usage(Body, kw_only=True):
+    """Whose; everybody's, unless it says so."""
+
+    key: str | None = None
+    team: str | None = None
+    family: str | None = None
+    release: str | None = None
+
+    @property
+    def only(self) -> dict[str, str]:
+        values = {name: getattr(self, name) for name in usage.DIMENSIONS}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Report(Usage):
     """Days in UTC, both counted; without `since`, the present month."""
 
     by: usage.Dimension = "team"
     since: datetime.date | None = None
     until: datetime.date | None = None
-    key: str | None = None
-    team: str | None = None
-    family: str | None = None
-    release: str | None = None
     format: Literal["json", "csv"] = "json"
+
+
+class Steps(Usage, kw_only=True):
+    """`count` steps of `step` [s] from `since` [s since 1970] on; a day's minutes at most."""
+
+    since: Annotated[int, Meta(ge=0, le=2**36)]
+    step: Annotated[int, Meta(ge=1, le=usage.DAY_S)]
+    count: Annotated[int, Meta(ge=1, le=1440)]
 
 
 async def list_keys(request: Request) -> Response:
@@ -210,13 +228,17 @@ async def rollback_prompt(request: Request) -> Response:
 async def report_usage(request: Request) -> Response:
     asked = query_of(request, Report)
     since, until = asked.since or shown.today().replace(day=1), asked.until or shown.today()
-    values = {name: getattr(asked, name) for name in usage.DIMENSIONS}
-    only = {name: value for name, value in values.items() if value is not None}
-    lines = await read(request, usage.report, asked.by, since, until, only)
+    lines = await read(request, usage.report, asked.by, since, until, asked.only)
     rows = [shown.of_line(line) for line in lines]
     if asked.format == "csv":
         return Response(shown.as_csv(rows), media_type="text/csv")
     return as_list(rows)
+
+
+async def report_usage_steps(request: Request) -> Response:
+    it = query_of(request, Steps)
+    lines = await read(request, usage.report_steps, it.since, it.step, it.count, it.only)
+    return as_list([shown.of_line(line) for line in lines])
 
 
 async def list_requests(request: Request) -> Response:
@@ -255,6 +277,7 @@ ROUTES = (
     ("POST", "/admin/prompts/label", label_prompt),
     ("POST", "/admin/prompts/rollback", rollback_prompt),
     ("GET", "/admin/usage", report_usage),
+    ("GET", "/admin/usage/steps", report_usage_steps),
     ("GET", "/admin/usage/forecast", show_forecast),
     ("GET", "/admin/requests", list_requests),
     ("GET", "/admin/audit", list_audit),

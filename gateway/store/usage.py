@@ -1,13 +1,14 @@
 """The ledger's rows and their daily sums: written together, so that a report never reads the rows.
 
 A report of a year sums a few rows a day for each key, whatever the number of requests was. The rows
-themselves are kept for a while, to answer for single requests; the sums stay.
+themselves are kept for a while, to answer for single requests and for less than a day; the sums
+stay.
 """
 
 import datetime
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import sqlalchemy as sa
@@ -30,6 +31,8 @@ SUMS = (
     "completion_tokens",
     "cost",
 )
+FINE = ("ok", "client_gone")  # outcomes that are no errors
+DAY_S = DAY_MS // 1000
 PRUNE_ROWS = 5000  # in one transaction
 
 
@@ -110,7 +113,7 @@ def _sums(rows: Iterable[Row]) -> list[dict[str, str | int]]:
         place = (_day(row.started_at // DAY_MS), row.key, row.team, row.family, row.release)
         total = sums.setdefault(place, [0] * len(SUMS))
         total[0] += 1
-        total[1] += row.outcome not in ("ok", "client_gone")
+        total[1] += row.outcome not in FINE
         total[2] += row.usage_source == "estimated"
         total[3] += row.prompt_tokens
         total[4] += row.cached_tokens
@@ -150,23 +153,61 @@ def report(
     query = sa.select(column.label("name"), title.label("title"), *total)
     query = query.where(*_between(since, until, only or {})).group_by(column)
     query = query.order_by(column) if by == "day" else query.order_by(sa.desc("cost"), column)
-    return [
-        Line(
-            name=row.name,
-            title=row.title or "",
-            **{name: int(getattr(row, name)) for name in SUMS},
-        )
-        for row in connection.execute(query)
-    ]
+    return [_line(row.name, row, row.title or "") for row in connection.execute(query)]
+
+
+def report_steps(
+    connection: sa.Connection,
+    since: int,
+    step: int,
+    count: int,
+    only: dict[str, str] | None = None,
+) -> list[Line]:
+    """Sums of `count` steps of `step` [s] from `since` [s since 1970] on, named by their begin.
+
+    In order; a step without requests has no line. Days of UTC are made of the daily sums, which
+    are there for longer than the rows that all other steps are made of.
+    """
+    if step == DAY_S and since % DAY_S == 0:
+        first = datetime.date(1970, 1, 1) + datetime.timedelta(since // DAY_S)
+        days = report(connection, "day", first, first + datetime.timedelta(count - 1), only)
+        return [msgspec.structs.replace(it, name=f"{it.name}T00:00:00Z") for it in days]
+    number = (ledger.c.started_at - since * 1000) // (step * 1000)
+    begin, end = (f"{at * 1000:012x}" for at in (since, since + count * step))  # as ids begin
+    query = sa.select(number.label("number"), *_totals()).group_by("number").order_by("number")
+    query = query.where(ledger.c.id >= begin, ledger.c.id < end, *_only(ledger, only or {}))
+    return [_line(_moment(since + row.number * step), row) for row in connection.execute(query)]
+
+
+def _totals() -> Iterator[sa.Label[int]]:
+    """Of the ledger's rows, what `_sums` makes of new ones."""
+    yield sa.func.count().label("requests")
+    yield sa.func.sum(sa.case((ledger.c.outcome.in_(FINE), 0), else_=1)).label("errors")
+    is_estimated = ledger.c.usage_source == "estimated"
+    yield sa.func.sum(sa.case((is_estimated, 1), else_=0)).label("estimated")
+    for name in SUMS[3:]:
+        yield sa.func.sum(ledger.c[name]).label(name)
+
+
+def _line(name: str, row: sa.Row[Any], title: str = "") -> Line:
+    return Line(name=name, title=title, **{it: int(getattr(row, it)) for it in SUMS})
+
+
+def _moment(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _between(
     since: datetime.date, until: datetime.date, only: dict[str, str]
 ) -> Sequence[sa.ColumnElement[bool]]:
+    days = usage_daily.c.day.between(since.isoformat(), until.isoformat())
+    return [days, *_only(usage_daily, only)]
+
+
+def _only(table: sa.Table, only: dict[str, str]) -> list[sa.ColumnElement[bool]]:
     if unknown := only.keys() - set(DIMENSIONS):
         raise BadRequest(f"usage is not kept by {min(unknown)!r}", param=min(unknown))
-    days = usage_daily.c.day.between(since.isoformat(), until.isoformat())
-    return [days, *(usage_daily.c[name] == value for name, value in only.items())]
+    return [table.c[name] == value for name, value in only.items()]
 
 
 def spent(connection: sa.Connection, subject: str, since: datetime.date) -> int:

@@ -1,6 +1,7 @@
 """The admin API through a running gateway: what it changes is in force when it has answered."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -125,6 +126,9 @@ def test_mistakes_are_named(run: Any) -> None:
             ("audit", {"before": "x"}, "before"),
             ("usage", {"by": "user"}, "by"),
             ("usage", {"since": "yesterday"}, "since"),
+            ("usage/steps", {"since": "0", "step": "60"}, "count"),
+            ("usage/steps", {"since": "0", "step": "60", "count": "100000"}, "count"),
+            ("usage/steps", {"since": "0", "step": "0.5", "count": "2"}, "step"),
         ):
             assert (await admin.refused("GET", path, 400, params=params))[0] == param
         assert await admin.refused("PUT", "teams/x", 400, data=b"{") == (None, "invalid_json")
@@ -193,6 +197,11 @@ def test_usage_and_budgets(run: Any) -> None:
         assert (line["name"], line["requests"], line["cost"]) == ("town", 3, "0")
         text = await admin("GET", "usage", params={"by": "release", "format": "csv"})
         assert text.splitlines()[1].startswith("town-1,")
+        hour = {"since": int(time.time()) - 1800, "step": 3600, "count": 1, "team": ""}
+        (line,) = (await admin("GET", "usage/steps", params=hour))["data"]
+        assert (line["requests"], line["cost"]) == (3, "0")
+        others = await admin("GET", "usage/steps", params=hour | {"team": "search"})
+        assert others["data"] == []
         page = await admin("GET", "requests", params={"limit": 2})
         rest = await admin("GET", "requests", params={"limit": 2, "before": page["next"]})
         assert (len(page["data"]), len(rest["data"]), rest["next"]) == (2, 1, None)

@@ -33,9 +33,7 @@ async function load() {
       askUsage(find("by").value, range().since(), subject()),
     ]);
     if (mine !== turn) return;
-    notice(
-      figures.isCut ? "There were more requests than this page reads; the oldest are missing." : "",
-    );
+    notice("");
     find("report").hidden = false;
     shown = { figures, limits };
     drawPlots(figures, limits);

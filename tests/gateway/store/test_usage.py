@@ -73,6 +73,47 @@ def test_report_by_each_dimension(store: Store) -> None:
             usage.report(connection, "day", DAY, DAY, {"user": "x"})
 
 
+def test_report_by_step(store: Store) -> None:
+    hour = START // 1000 + 3600
+    late = [
+        (hour - 1, 1),
+        (hour, 2),
+        (hour + 59, 3),
+        (hour + 60, 4),
+        (hour + 179, 5),
+        (hour + 180, 6),
+    ]
+    rows = [row(0, id=f"{at * 1000:012x}-{n}", started_at=at * 1000, cost=n) for at, n in late]
+    rows[1].outcome, rows[2].outcome, rows[2].team = "upstream_error", "client_gone", "t2"
+    with store.begin(write=True) as connection:
+        usage.post(connection, rows)
+        found = usage.report_steps(connection, hour, 60, 3)
+        assert [(it.name, it.requests, it.errors, it.cost) for it in found] == [
+            ("2026-03-01T01:00:00Z", 2, 1, 5),
+            ("2026-03-01T01:01:00Z", 1, 0, 4),
+            ("2026-03-01T01:02:00Z", 1, 0, 5),
+        ]
+        assert (found[0].prompt_tokens, found[0].completion_tokens) == (20, 10)
+        (line,) = usage.report_steps(connection, hour, 60, 3, {"team": "t2"})
+        assert (line.name, line.requests, line.cost) == ("2026-03-01T01:00:00Z", 1, 3)
+        with pytest.raises(BadRequest):
+            usage.report_steps(connection, hour, 60, 3, {"user": "x"})
+
+
+def test_steps_of_a_day_are_the_sums_that_stay(store: Store) -> None:
+    with store.begin(write=True) as connection:
+        usage.post(connection, [row(n, day=n // 2) for n in range(6)])
+        expected = [(f"2026-03-{day:02}T00:00:00Z", 2) for day in (1, 2)]
+
+        def found() -> list[tuple[str, int]]:
+            lines = usage.report_steps(connection, START // 1000, 86_400, 2)
+            return [(it.name, it.requests) for it in lines]
+
+        assert found() == expected
+        usage.prune(connection, "f" * 12)
+        assert found() == expected
+
+
 def test_spent(store: Store) -> None:
     with store.begin(write=True) as connection:
         usage.post(connection, [row(1), row(2, day=3, team="t2"), row(3, day=4, cost=2**60)])

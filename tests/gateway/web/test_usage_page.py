@@ -73,6 +73,41 @@ async def test_usage_is_shown_for_an_admins_key(
             assert await page.locator("#table tbody tr").count() == 2
 
 
+def crowd(connection: Any) -> None:
+    """Six thousand requests within two seconds, every third of a team, every hundredth failed."""
+    now = int(time.time() * 1000)
+    rows = [
+        usage.Row(
+            id=f"{now - i % 2000:012x}{i:04x}",
+            request_id=f"r{i}",
+            started_at=now - i % 2000,
+            route="chat",
+            team="" if i % 3 else "search",
+            outcome="ok" if i % 100 else "upstream_error",
+        )
+        for i in range(6000)
+    ]
+    usage.post(connection, rows)
+
+
+@pytest.mark.parametrize("how_long", ["Hour", "Day", "30 days"])
+async def test_a_busy_minute_is_counted_whole(
+    open_house: Any, visit: Any, make_key: Any, how_long: str
+) -> None:
+    async with open_house() as house:
+        await house.state.store.write(crowd)
+        key = await make_key(house, "admin")
+        await house.ask(
+            "PUT", "/admin/teams/search", json={}, headers={"authorization": f"Bearer {key}"}
+        )
+        async with visit(house, "/usage", key) as page:
+            await page.get_by_text(how_long, exact=True).click()
+            for subject, expected in (("global", "6,000"), ("team:search", "2,000")):
+                await page.select_option("#subject", subject)
+                await page.locator("#sums dd", has_text=expected).first.wait_for()
+                assert (await sums(page))["Errors"] == ("60" if subject == "global" else "20")
+
+
 async def test_whose_usage_is_chosen_and_which_limits_hold(
     open_house: Any, visit: Any, make_key: Any
 ) -> None:

@@ -1,6 +1,6 @@
 """The ASGI application: the table of routes, and what holds for every request.
 
-From outside in: the request's id, the Host, CORS, errors as responses, the route, its scope, the
+From outside in: the request's id, CORS, errors as responses, the Host, the route, its scope, the
 endpoint. What happens to a request for a model is `chat`'s; bounds below HTTP are `edge`'s.
 """
 
@@ -154,10 +154,14 @@ class App:
         self._table = [StarletteRoute(d.path, it, methods=[d.method]) for d, it in guards.items()]
         self._router = Router(self._table, redirect_slashes=False)
         self._direct = {(d.method, d.path): app for d, app in guards.items() if "{" not in d.path}
-        self._app: ASGIApp = self._route
+        self._app: ASGIApp = self._answer
         if origins := state.setup.config.server.cors_origins:
             self._app = CORSMiddleware(
-                self._app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+                self._app,
+                allow_origins=origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["*"],
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,38 +169,42 @@ class App:
         scope["fields"] = fields = read_headers(scope)
         scope["client_address"] = client_address(scope, self.state.setup.config.server)
         scope["request_id"] = name = request_id(fields.get("x-request-id", ""))
-        status = 0
+        scope["status"] = 0
         started = time.monotonic()
 
         async def answer(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope["status"] = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
             await send(message)
 
         try:
+            await self._app(scope, receive, answer)
+        finally:
+            if scope["path"] not in QUIET:
+                status = scope["status"] or ClientGone.status
+                log_request(scope, status, time.monotonic() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
             self._check_host(scope)
             self._check_site(scope)
-            await self._app(scope, receive, answer)
+            await self._route(scope, receive, send)
         except GatewayError as error:
             self._count_refusal(scope, error)
-            await _refuse(error, scope, receive, answer)
+            await _refuse(error, scope, receive, send)
         except HTTPException as error:
             known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
             where = f"{error.detail}: {scope['method']} {scope['path']}"
             allow = (("allow", self._methods(scope)),) if known is MethodNotAllowed else ()
             self._count_refusal(scope, refusal := known(where, headers=allow))
-            await _refuse(refusal, scope, receive, answer)
+            await _refuse(refusal, scope, receive, send)
         except Exception:  # a fault of ours: logged whole, told to the client without details
-            log.exception("request %s failed", name)
+            log.exception("request %s failed", scope["request_id"])
             self._count_refusal(scope, failed := GatewayError("internal error"))
-            if status:
+            if scope["status"]:
                 raise
-            await _refuse(failed, scope, receive, answer)
-        finally:
-            if scope["path"] not in QUIET:
-                log_request(scope, status or ClientGone.status, time.monotonic() - started)
+            await _refuse(failed, scope, receive, send)
 
     def _methods(self, scope: Scope) -> str:
         """What this path may be asked with, as RFC 9110 wants it said to who asked otherwise."""

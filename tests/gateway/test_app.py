@@ -192,6 +192,18 @@ async def test_cors_is_off_until_an_origin_is_named(open_house: Any) -> None:
         assert "access-control-allow-origin" not in reply.headers
 
 
+async def test_a_page_reads_errors_too_and_every_header(open_house: Any) -> None:
+    async with open_house({"server": {"cors_origins": ["https://app.example"]}}) as house:
+        origin = {"origin": "https://app.example", "sec-fetch-site": "cross-site"}
+        for status, body in ((200, {}), (400, {"n": 0}), (404, {"model": "nobody"})):
+            reply = await house.chat(headers=origin, **body)
+            assert reply.status == status
+            assert reply.headers["access-control-allow-origin"] == "https://app.example"
+            assert reply.headers["access-control-expose-headers"] == "*"
+        reply = await house.ask("GET", "/nowhere", headers=origin)
+        assert (reply.status, "access-control-allow-origin" in reply.headers) == (404, True)
+
+
 def test_the_client_is_whom_a_trusted_proxy_names() -> None:
     def address(peer: str, forwarded: str | None, *trusted: str) -> str:
         fields = {} if forwarded is None else {"x-forwarded-for": forwarded}

@@ -10,6 +10,7 @@ from collections import Counter as Count
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from typing import get_args
 
 from prometheus_client import (
@@ -23,13 +24,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from gateway import semconv
 from gateway.call import Call
-from gateway.limits.rules import Grant, Refusal
+from gateway.limits.rules import WINDOWS, Grant, Refusal
 from gateway.routing.balance import State
 from gateway.tallies import Tallies
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of all lines, which nobody reads
 
 WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SUBJECTS = ("global", "family", "team", "key")  # whose a limit is
 
 Load = tuple[str, int, Count[State]]  # a target, its attempts under way, its replicas' states
 Family = Callable[..., CounterMetricFamily | GaugeMetricFamily]
@@ -86,6 +88,8 @@ class Metrics:
             *("decision", "kind", "subject"),
         )
         self._granted = self.decisions.labels("granted", "", "")
+        for kind, subject in product(sorted(WINDOWS), SUBJECTS):  # there is no rise from nothing
+            self.decisions.labels("limited", kind, subject).inc(0)
         self.soft_budgets = self._counter(
             "soft_budgets", "Requests let in over a soft budget.", "subject"
         )

@@ -137,6 +137,16 @@ async def test_limits_say_what_they_decided(open_house: Any) -> None:
         assert numbers['refused_total{code="rate_limit_exceeded",status="4xx"}'] == 1
 
 
+async def test_a_budget_is_counted_from_its_first_refusal_on(open_house: Any) -> None:
+    """Prometheus sees an increase only of a series that was there before."""
+    async with open_house() as house:
+        numbers = await told(house)
+        for subject in ("global", "family", "team", "key"):
+            for kind in ("cost_per_day", "cost_per_month"):
+                series = f'decision="limited",kind="{kind}",subject="{subject}"'
+                assert numbers[f"limit_decisions_total{{{series}}}"] == 0
+
+
 async def test_tenants_of_the_list_are_told_by_name(open_house: Any) -> None:
     async with open_house({"metrics": {"tenants": ["team:search"]}}) as house:
         by, texts = By("test", ""), []

@@ -52,7 +52,8 @@ class Admitted:
         cost = charge(call)
         state.ledger.settle(self._row, call, cost)
         call.mark("settle")
-        state.metrics.observe(call, cost)
+        release = self._setup.config.releases[call.release]
+        state.metrics.observe(call, cost, release.upstream)
         state.traces.take(call, cost, self._row.id)
         used = Amounts(tokens=call.usage.prompt + call.usage.completion, cost=cost)
         await state.admission.settle(self._grant, used)

@@ -168,9 +168,9 @@ class Metrics:
     def waited(self, outcome: str, seconds: float) -> None:
         self.queue_wait.labels(outcome).observe(seconds)
 
-    def observe(self, call: Call, cost: int) -> None:
-        """An admitted request has ended; `cost` in nano-dollars."""
-        self._tallies.add(call, cost)
+    def observe(self, call: Call, cost: int, upstream: str) -> None:
+        """An admitted request has ended; `cost` in nano-dollars, `upstream` its release's own."""
+        self._tallies.add(call, cost, upstream)
         for verdict in call.verdicts:
             self.citations.labels("verified").inc(len(verdict.citations))
             self.citations.labels("dropped").inc(verdict.num_unverified)

@@ -120,8 +120,8 @@ class Tallies:
         self._by_tenant: dict[str, Count[str]] = {}
         self._similarity = Spread(SIMILARITY)
 
-    def add(self, call: Call, cost: int) -> None:
-        """Of a call that has ended; `cost` in nano-dollars."""
+    def add(self, call: Call, cost: int, upstream: str) -> None:
+        """Of a call that has ended; `cost` in nano-dollars, `upstream` its release's own."""
         names = (call.route, call.family, call.release)
         tally = self._tallies.get(names) or self._tallies.setdefault(names, Tally())
         ended = call.marks[-1][1] if call.marks else time.monotonic()
@@ -132,7 +132,7 @@ class Tallies:
                 self._stages[stage] = Spread(STAGE_S)
             self._stages[stage].add(ended - begun)
             begun = ended
-        for attempt, kind in _kinds(call.attempts):
+        for attempt, kind in _kinds(call.attempts, upstream):
             self._attempts[attempt.target.name, kind, attempt.outcome] += 1
         tenant = self._by_tenant.setdefault(self._tenant(call), Count())
         tenant["requests"] += 1
@@ -212,11 +212,13 @@ class Tallies:
         yield from (requests, tokens, cost)
 
 
-def _kinds(attempts: Iterable[Attempt]) -> Iterator[tuple[Attempt, str]]:
+def _kinds(attempts: Iterable[Attempt], own: str) -> Iterator[tuple[Attempt, str]]:
+    """While the release's own upstream is not asked, the first attempt is a fallback, too."""
     before = ""
     for attempt in attempts:
         name = attempt.target.name
-        yield attempt, "first" if not before else "retry" if before == name else "fallback"
+        is_first = not before and name == own
+        yield attempt, "first" if is_first else "retry" if before == name else "fallback"
         before = name
 
 

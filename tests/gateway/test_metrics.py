@@ -94,6 +94,27 @@ async def test_requests_are_counted_by_what_they_ended_in(open_house: Any, upstr
         assert [numbers[f"{name}{{{it}}}"] for it in durations] == [1, 1]
 
 
+async def test_who_answers_for_another_is_a_fallback_from_the_first_attempt_on(
+    open_house: Any,
+) -> None:
+    over = {
+        "upstreams": {"dead": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}},
+        "releases": {"town-1": {"upstream": "dead"}},
+        "families": {"town": {"fallbacks": ["up"]}},
+        "retries": {"per_target": 0},
+        "breaker": {"failures_in_a_row": 1, "cooldown_s": 60, "cooldown_max_s": 60},
+    }
+    async with open_house(over) as house:
+        for word in "ab":
+            assert (await house.chat(user=word)).status == 200
+        numbers = await told(house)
+        attempts = {name: it for name, it in numbers.items() if name.startswith("attempts_total")}
+        assert attempts == {
+            'attempts_total{kind="first",outcome="connect",target="dead"}': 1,
+            'attempts_total{kind="fallback",outcome="ok",target="up"}': 2,
+        }
+
+
 async def test_a_stream_is_timed(open_house: Any, upstream: Any, say: Any) -> None:
     go = asyncio.Event()
     upstream.pieces = [say.word("Par"), go, say.word("is"), say.FINISH, say.USAGE, say.DONE]

@@ -37,6 +37,9 @@ async def upload_file(request: Request) -> Response:
     state = state_of(request)
     raw = await read_body(request.scope, request.receive, state.setup.config.server)
     form = read_form(request.headers.get("content-type", ""), raw)
+    if unknown := form.keys() - {"file", "purpose"}:
+        name = min(unknown).partition("[")[0]  # of expires_after[anchor]: what the client wrote
+        raise BadRequest(f"an upload has no field {name!r} here", param=name)
     filename, content = form.get("file", ("", b""))
     purpose = form.get("purpose", ("", b""))[1].decode("utf-8", "replace")
     if not filename:

@@ -23,6 +23,8 @@ def read_form(content_type: str, body: bytes) -> dict[str, tuple[str, bytes]]:
             raise BadRequest("a part of the form has no end of its headers", param="body")
         disposition = _header(head, "content-disposition")
         name = _parameter("content-disposition", disposition, "name")
+        if name in form:
+            raise BadRequest(f"the form has {name!r} twice", param=name)
         form[name] = (_parameter("content-disposition", disposition, "filename"), content)
     return form
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -205,6 +206,22 @@ async def test_a_broken_form_is_a_400(raw: bytes, kind: str, open_house: Any) ->
     async with open_house() as house:
         reply = await house.ask("POST", "/v1/files", data=raw, headers={"content-type": kind})
         assert reply.status == 400, await reply.text()
+
+
+async def test_no_field_of_an_upload_is_dropped_in_silence(open_house: Any) -> None:
+    async with open_house() as house, client_of(house) as client:
+        file = {"file": ("a.md", FOX), "purpose": "assistants"}
+        with pytest.raises(openai.BadRequestError, match="expires_after") as caught:
+            await client.files.create(
+                **file, expires_after={"anchor": "created_at", "seconds": 3600}
+            )
+        assert caught.value.param == "expires_after"
+        form = aiohttp.FormData([("purpose", "assistants")])
+        for content in (FOX, TEA):
+            form.add_field("file", content, filename="a.md")
+        reply = await house.ask("POST", "/v1/files", data=form)
+        assert (reply.status, (await reply.json())["error"]["param"]) == (400, "file")
+        assert not (await client.files.list()).data
 
 
 async def test_there_is_so_much_room(open_house: Any) -> None:

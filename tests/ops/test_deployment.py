@@ -120,6 +120,15 @@ def test_what_is_copied_and_mounted_is_there() -> None:
         assert f'"uid": "{source["uid"]}"' in path.read_text()
 
 
+def test_prometheus_keeps_what_the_dashboards_show() -> None:
+    service = compose()["services"]["prometheus"]
+    flags = dict(it.removeprefix("--").split("=") for it in service["command"])
+    places = {it.split(":")[1] for it in service["volumes"]}
+    assert {flags["config.file"], flags["storage.tsdb.path"]} <= places
+    assert '"exemplar": true' in (OPS / "grafana" / "gateway.json").read_text()
+    assert flags["enable-feature"] == "exemplar-storage"
+
+
 def test_systemd_likes_the_unit(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:

@@ -93,10 +93,14 @@ def greeting(state: "State", port: int) -> list[str]:
         "stream": True,
     }
     key = "" if state.mirror.keys.is_empty else " -H 'authorization: Bearer YOUR-KEY'"
+    store = []
+    if state.setup.loaded.origins.get("store.url") == "flag":  # by --emulate: no config names it
+        store = [f"for its keys, usage and traces: export GLASSGATE_STORE_URL={config.store.url}"]
     return [
         f"Glassgate answers at {url}/v1",
         f"to see it work, open {url}/",
         f"releases: {', '.join(served)}",
+        *store,
         f"try: curl {url}/v1/chat/completions{key} -H 'content-type: application/json'"
         f" -d '{json.dumps(body, separators=(',', ':'))}'",
     ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from gateway.config import Config
+    from gateway.store import Store
     from gateway.store.audit import By
 
 Params = Callable[[Any], Any]
@@ -78,12 +79,13 @@ def opened(path: Path | None, write: bool) -> Iterator[tuple["sa.Connection", "C
     """A transaction on the store that the config names; a failure is one line and exit code 1."""
     from gateway.config_file import ConfigError, load
     from gateway.errors import GatewayError
-    from gateway.store import Store
     from gateway.store.seeds import plant_traffic
 
     try:
         config = load(path).config
-        store = Store.open(config.store.url)
+        if not write:
+            require_store(config.store.url)
+        store = open_store(config.store.url)
         try:
             with store.begin(write=write) as connection:
                 if write:
@@ -93,6 +95,30 @@ def opened(path: Path | None, write: bool) -> Iterator[tuple["sa.Connection", "C
             store.close()
     except (ConfigError, GatewayError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def open_store(url: str) -> "Store":
+    """Says so when it makes one, as nobody may know of it. Raises Unavailable."""
+    from gateway.store import Store
+
+    new = absent_file(url)
+    store = Store.open(url)
+    if new is not None:
+        click.echo(f"there was no store: made {new}", err=True)
+    return store
+
+
+def require_store(url: str) -> None:
+    """Where there is none yet, a command that only reads is in the wrong place."""
+    if (path := absent_file(url)) is not None:
+        text = "run this where the gateway runs, or name its --config"
+        raise click.ClickException(f"there is no store at {path}: {text}")
+
+
+def absent_file(url: str) -> Path | None:
+    """The file of a store on SQLite that nobody has made yet."""
+    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    return path.absolute() if url.startswith("sqlite:///") and not path.exists() else None
 
 
 def by_me(why: str = "") -> "By":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from gateway.commands import CONFIG
+from gateway.commands import CONFIG, absent_file
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -72,7 +72,10 @@ def examine(path: Path | None) -> Iterator[Finding]:
         yield bad("config", str(error))
         return
     config = loaded.config
-    yield ok("config", f"{loaded.path}: {len(config.families)} families")
+    if config.families:
+        yield ok("config", f"{loaded.path}: {len(config.families)} families")
+    else:
+        yield warn("config", f"{loaded.path}: no family, so it serves nobody: add [families.NAME]")
     yield from _files(config, loaded.path)
     yield from _ports(config)
     yield from _store(config)
@@ -138,8 +141,8 @@ def _store(config: "Config") -> Iterator[Finding]:
 
     num_keys = len(config.keys)
     try:
-        if _is_new(config.store.url):
-            yield ok("store", f"{config.store.url} will be made at the first start")
+        if new := absent_file(config.store.url):
+            yield ok("store", f"{new} will be made at the first start")
         else:
             engine = make_engine(config.store.url)
             with engine.connect() as connection:
@@ -152,10 +155,6 @@ def _store(config: "Config") -> Iterator[Finding]:
     if not num_keys and not is_loopback(config.server.host):
         text = "none, and the gateway is to listen beyond loopback: glassgate keys create NAME"
         yield bad("keys", text)
-
-
-def _is_new(url: str) -> bool:
-    return url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists()
 
 
 def _look_into(connection: "sa.Connection") -> Generator[Finding, None, int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands import CONFIG, opened, showing
+from gateway.commands import CONFIG, open_store, opened, showing
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -40,11 +40,10 @@ def run(file: Path, config: Path | None, **how: Any) -> None:
     from gateway.errors import GatewayError
     from gateway.evals.client import Unanswered
     from gateway.evals.definition import load as load_eval
-    from gateway.store import Store
 
     try:
         it, settings = load_eval(file), load(config).config
-        store = Store.open(settings.store.url)
+        store = open_store(settings.store.url)
         try:
             asyncio.run(_run(store, it, prices_of(settings), **how))
         finally:

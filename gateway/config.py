@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -49,7 +50,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class Server(Section):
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Port = 8080
     allowed_hosts: tuple[str, ...] = ()  # none: loopback names on loopback, any elsewhere
     cors_origins: tuple[str, ...] = ()  # none: no CORS headers at all; "*" is any origin
     trusted_proxies: tuple[str, ...] = ()  # addresses whose x-forwarded-for is believed
@@ -74,7 +75,7 @@ class Local(Section):
 
     model: str = "smollm2"  # a name of the catalogue, a GGUF file or a folder
     embedder: str = "minilm"
-    port: int = 8081
+    port: Port = 8081
     threads: int = 0  # 0: the model server decides
     strict: bool = False  # refuse request fields that it does not know
     profile: str = ""  # of a machine to emulate: then no weights are loaded

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import Config, Release, Upstream, served_name
+from gateway.config import Config, Local, Release, Upstream, served_name
 from gateway.config_file import ConfigError, Loaded
+from gateway.counting import load_tokenizer
 from gateway.limits import Rule, rules_of
 from gateway.local import base_url
 from gateway.prompt_file import Prompt, load_folder
 from gateway.upstream import Target
 
+ADAPTER = "adapter_config.json"  # in a folder as PEFT writes it
 LIFECYCLE = {"deprecated", "shutdown_date", "replaced_by"}  # may change: they change no answer
 
 
@@ -30,8 +32,9 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 def make_setup(loaded: Loaded) -> Setup:
-    """Raises ConfigError for a key, certificate or prompt that cannot be read."""
+    """Raises ConfigError for a file that it names and that cannot be read."""
     config = loaded.config
+    _look_for_files(config.local or Local())
     targets = {name: make_target(name, it, config) for name, it in config.upstreams.items()}
     rules = {name: rules_of(limits) for name, limits in config.limits.items()}
     prompts = load_folder(Path(config.prompts.folder))
@@ -42,6 +45,15 @@ def make_setup(loaded: Loaded) -> Setup:
             raise ConfigError(f"releases.{name}.index: needs a prompt with a context")
     fingerprints = {name: fingerprint(it, config, prompts) for name, it in config.releases.items()}
     return Setup(loaded, config, targets, rules, prompts, fingerprints)
+
+
+def _look_for_files(local: Local) -> None:
+    """What the model server would not start without."""
+    named = {"profile": Path(local.profile)} if local.profile else {}
+    named |= {f"loras.{name}": Path(it) / ADAPTER for name, it in local.loras.items()}
+    for key, path in named.items():
+        if not path.is_file():
+            raise ConfigError(f"local.{key}: there is no file {path}")
 
 
 def fingerprint(release: Release, config: Config, prompts: Mapping[str, Prompt]) -> str:
@@ -62,7 +74,8 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
         context = ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None
     except (OSError, KeyError) as error:
         raise ConfigError(f"{path}: cannot read {error}") from error
-    tokenizer = upstream.tokenizer
+    if tokenizer := upstream.tokenizer:
+        _check_tokenizer(f"{path}.tokenizer", tokenizer)
     urls = (upstream.base_url,) if isinstance(upstream.base_url, str) else upstream.base_url
     model = upstream.model
     if upstream.local and config.local is not None:
@@ -81,6 +94,13 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
         tokenizer=tokenizer,
         prices=upstream.prices,
     )
+
+
+def _check_tokenizer(path: str, file: str) -> None:
+    try:
+        load_tokenizer(file)  # which keeps it for the requests
+    except Exception as error:  # the library has none of its own
+        raise ConfigError(f"{path}: cannot read {file}: {error}") from error
 
 
 def pulled_tokenizer(model: str) -> str:

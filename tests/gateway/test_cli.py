@@ -54,6 +54,12 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port}" in said
 
 
+def test_a_port_that_is_none_is_named(tmp_path: Path) -> None:
+    code, said = run("gateway", "--config", config(tmp_path), "--port", "99999")
+    assert code == 1
+    assert said.startswith("Error: server.port: ")
+
+
 def test_serve_pulls_first_and_stops_where_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,8 @@ def test_the_shipped_file_is_good() -> None:
         ({"sever": {}}, "sever"),
         ({"server": {"prot": 1}}, "server"),
         ({"server": {"port": "x"}}, "server.port"),
+        ({"server": {"port": "99999"}}, "server.port"),
+        ({"local": {"port": 65_536}}, "local.port"),
         (town("upstreams", "up", deadlines={"idel": 1}), "upstreams.up.deadlines"),
         (town("upstreams", "up", base_url=""), "upstreams.up"),
         (town("upstreams", "up", model=""), "upstreams.up.model"),

@@ -80,6 +80,11 @@ async def test_a_good_change_is_taken_and_drops_no_stream(
         ("[breaker]\nsilences = 2", "", "breaker"),
         ("[releases.town-2]\nfamily='town'\nupstream='down'", "", "releases.town-2.upstream"),
         ("[upstreams.new]\nbase_url='http://u'\nmodel='m'\napi_key_env='NO'", "", "upstreams.new"),
+        (
+            "[upstreams.new]\nbase_url='http://u'\nmodel='m'\ntokenizer='/nowhere.json'",
+            "",
+            "upstreams.new.tokenizer",
+        ),
     ],
 )
 async def test_a_bad_change_is_refused_whole(

@@ -96,6 +96,29 @@ def test_a_config_that_cannot_be_read_ends_it(write: Write) -> None:
     )
 
 
+def test_a_config_without_a_family_is_no_good_news(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text(
+        f'[store]\nurl = "sqlite:///{tmp_path}/x"\njournal = "{tmp_path}"'
+    )
+    assert wrong(tmp_path / "gateway.toml")["config"].startswith("warn: ")
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ('[local]\nprofile = "/nowhere"\n', "local.profile"),
+        ('[local]\nloras = { tickets = "/nowhere" }\n', "local.loras.tickets"),
+        ('[upstreams.two]\nbase_url = "http://u"\nmodel = "m"\ntokenizer = "/nowhere"\n',
+         "upstreams.two.tokenizer"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_there(write: Write, extra: str, key: str) -> None:
+    found = wrong(write(extra))
+    assert list(found) == ["config"]
+    assert found["config"].startswith(f"bad: {key}: ")
+    assert "/nowhere" in found["config"]
+
+
 def test_files(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write()
     (tmp_path / "key").chmod(0o644)

@@ -168,7 +168,8 @@ async def list_budgets(request: Request) -> Response:
 
 async def put_budget(request: Request) -> Response:
     new = await body_of(request, teams.NewBudget)
-    budget = await change(request, teams.put_budget, by_key(request), new)
+    config = state_of(request).setup.config
+    budget = await change(request, moves.put_budget, by_key(request), config, new)
     spent = await read(request, usage.budget_spent, budget, shown.today())
     return as_json(shown.of_budget(budget, spent))
 

@@ -34,6 +34,21 @@ def put_team(
     return teams.put_team(connection, by, name, limits)
 
 
+def put_budget(
+    connection: sa.Connection, by: By, config: Config, new: teams.NewBudget
+) -> teams.Budget:
+    """One that is removed may be of a team, key or family that is gone."""
+    kind, _, name = new.subject.partition(":")
+    if new.soft is not None or new.hard is not None:
+        if kind == "family":
+            _check_family(config, name, "subject")
+        if kind == "team" and teams.find_team(connection, name) is None:
+            raise BadRequest(f"there is no team {name!r}", param="subject", code="unknown_team")
+        if kind == "key" and keys.look_up(connection, name) is None:
+            raise NotFound(f"there is no key {name!r}", param="subject")
+    return teams.put_budget(connection, by, new)
+
+
 def overview(connection: sa.Connection, config: Config) -> list[dict[str, Any]]:
     """Each release: labels that point to it, those that a rollback leads to it, its traffic.
 

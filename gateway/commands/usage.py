@@ -78,6 +78,7 @@ def list_budgets(connection: Any, config: Any) -> list[dict[str, Any]]:
 )
 def set_budget(connection: Any, config: Any, **fields: Any) -> None:
     """Set a budget; without --soft and --hard, remove it."""
-    from gateway.store.teams import NewBudget, put_budget
+    from gateway import moves
+    from gateway.store.teams import NewBudget
 
-    put_budget(connection, by_me(), NewBudget(**fields))
+    moves.put_budget(connection, by_me(), config, NewBudget(**fields))

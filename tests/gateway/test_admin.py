@@ -211,6 +211,11 @@ def test_usage_and_budgets(run: Any) -> None:
         assert await admin("PUT", "budgets", json=new) == new | {"spent": "0"}
         assert (await admin("GET", "budgets"))["data"] == [new | {"spent": "0"}]
         assert "family:town" in admin.house.state.mirror.budgets
+        for subject, status in (("team:zz", 400), ("key:nope", 404), ("family:nobody", 404)):
+            refused = await admin("PUT", "budgets", status, json=new | {"subject": subject})
+            assert refused["error"]["param"] == "subject"
+        gone = {"subject": "team:zz", "period": "day"}  # without bounds: removed
+        assert (await admin("PUT", "budgets", json=gone))["hard"] is None
         await admin("DELETE", "teams/none", 404)
 
     run(scene)

@@ -49,12 +49,12 @@ class PromptRef(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Usage(msgspec.Struct):
-    """Tokens of one call, and who says so."""
+    """Tokens of one call, and who says so; nobody where there are none."""
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
-    source: Literal["upstream", "counted", "estimated"] = "estimated"
+    source: Literal["none", "upstream", "counted", "estimated"] = "none"
 
 
 @dataclass(slots=True)

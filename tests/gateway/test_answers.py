@@ -36,6 +36,7 @@ async def test_the_same_request_is_answered_once_and_costs_once(open_house: Any)
         first, second, *_ = await house.rows()
         assert (first["target"], first["prompt_tokens"]) == ("up", 7)
         assert (second["target"], second["prompt_tokens"], second["outcome"]) == ("", 0, "ok")
+        assert (first["usage_source"], second["usage_source"]) == ("upstream", "none")
         text = await (await house.http.get(f"{house.url}/metrics")).text()
         assert 'glassgate_answer_cache_look_ups_total{status="hit"} 2.0' in text
 

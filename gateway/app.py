@@ -201,7 +201,8 @@ class App:
             await _refuse(refusal, scope, receive, send)
         except Exception:  # a fault of ours: logged whole, told to the client without details
             log.exception("request %s failed", scope["request_id"])
-            self._count_refusal(scope, failed := GatewayError("internal error"))
+            failed = GatewayError("internal error", code="internal_error")
+            self._count_refusal(scope, failed)
             if scope["status"]:
                 raise
             await _refuse(failed, scope, receive, send)
@@ -287,6 +288,8 @@ async def _refuse(error: GatewayError, scope: Scope, receive: Receive, send: Sen
     response = Response(error.encode(), error.status, media_type="application/json")
     for name, value in error.headers:
         response.headers[name] = value
+    if call := scope.get("call"):
+        response.headers["traceresponse"] = call.trace.header
     await response(scope, receive, send)
 
 

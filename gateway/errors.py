@@ -1,6 +1,6 @@
 """Everything the gateway can answer that is not an answer.
 
-GatewayError                  500 api_error
+GatewayError                  500 api_error              code internal_error for a fault of ours
 ├── BadRequest                400 invalid_request_error
 │   ├── BodyTooLarge          413
 │   ├── SlowClient            408

@@ -115,6 +115,22 @@ async def test_who_answers_for_another_is_a_fallback_from_the_first_attempt_on(
         }
 
 
+async def test_a_defect_has_one_name_wherever_it_is_seen(
+    open_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house() as house:
+        monkeypatch.setattr("gateway.chat.make_plan", None)
+        replies = [await house.chat()]
+        monkeypatch.setattr("gateway.releases.pick", None)
+        replies.append(await house.chat())
+        errors = [(it.status, (await it.json())["error"]["code"]) for it in replies]
+        assert errors == [(500, "internal_error")] * 2
+        numbers = await told(house)
+        (admitted,) = [it for it in numbers if it.startswith("requests_total")]
+        assert 'outcome="internal_error"' in admitted
+        assert numbers['refused_total{code="internal_error",status="5xx"}'] == 1
+
+
 async def test_a_stream_is_timed(open_house: Any, upstream: Any, say: Any) -> None:
     go = asyncio.Event()
     upstream.pieces = [say.word("Par"), go, say.word("is"), say.FINISH, say.USAGE, say.DONE]

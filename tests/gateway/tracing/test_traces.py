@@ -90,7 +90,9 @@ async def test_what_is_sampled_out_is_kept_when_we_fail(open_house: Any, upstrea
         assert (await house.ask("GET", f"/v1/traces/{name}")).status == 404
         upstream.status = 500
         reply = await house.chat(user="another")
-        root, *_, attempt, _settle = (await trace_of(house, reply.headers["x-request-id"]))["spans"]
+        trace = await trace_of(house, reply.headers["x-request-id"])
+        root, *_, attempt, _settle = trace["spans"]
+        assert reply.headers["traceresponse"][:35] == f"00-{trace['trace_id']}"
         assert root["attributes"]["error.type"] == "upstream_status"
         assert attempt["attributes"]["http.response.status_code"] == 500
 

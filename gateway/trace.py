@@ -10,7 +10,10 @@ import time
 from typing import NamedTuple
 
 _ID = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}")
-_PARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+# A version after 00 may say more behind a further dash; ff is none.
+_PARENT = re.compile(
+    r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
+)
 
 
 class Place(NamedTuple):

@@ -9,7 +9,7 @@ import click
 from gateway.commands import CONFIG, opened
 
 if TYPE_CHECKING:
-    from gateway.tracing.spans import Span, Trace
+    from gateway.tracing.spans import Span, Trace, Value
 
 WIDTH = 40  # characters of the bars
 
@@ -18,18 +18,21 @@ WIDTH = 40  # characters of the bars
 @click.argument("id")
 @CONFIG
 def trace(id: str, config: Path | None) -> None:  # noqa: A002 - click names the argument by it
-    """The waterfall of a request, by its x-request-id or its trace id."""
+    """The waterfall of a request by its x-request-id, or of all in a trace by the trace's id."""
     with opened(config, write=False) as (connection, _):
         import msgspec
 
-        from gateway.store.traces import find
+        from gateway.store.traces import MAX_FOUND, find
         from gateway.tracing.spans import Trace
 
-        data = find(connection, id)
-        if data is None:
+        found = find(connection, id)
+        if not found:
             raise click.ClickException(f"there is no trace of {id!r}")
-        for line in waterfall(msgspec.json.decode(data, type=Trace)):
-            click.echo(line)
+        for data in reversed(found):
+            for line in waterfall(msgspec.json.decode(data, type=Trace)):
+                click.echo(line)
+        if len(found) == MAX_FOUND:
+            click.echo(f"these are the last {MAX_FOUND}; there may be older ones")
 
 
 def waterfall(trace: "Trace") -> Iterator[str]:
@@ -44,8 +47,12 @@ def waterfall(trace: "Trace") -> Iterator[str]:
         end = max(start + 1, min(WIDTH, round(span.end_us * WIDTH / total)))
         bar = " " * start + "█" * (end - start)
         took = (span.end_us - span.start_us) / 1000
-        said = " ".join(f"{key}={value}" for key, value in span.attributes.items() if value != "")
+        said = " ".join(f"{key}={_text(it)}" for key, it in span.attributes.items() if it != "")
         yield f"{name:<{names}} {took:>10.3f} ms ▕{bar:<{WIDTH}}▏ {said}".rstrip()
+
+
+def _text(value: "Value") -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _depth(span: "Span", depths: dict[str, int]) -> int:

@@ -1,7 +1,6 @@
 """Traces in the store: written in batches, found by either id, forgotten after a while."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -9,6 +8,7 @@ import sqlalchemy as sa
 from gateway.store.tables import traces
 
 PRUNE_ROWS = 5000  # in one transaction
+MAX_FOUND = 50  # requests of one trace
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -25,16 +25,16 @@ def post(connection: sa.Connection, rows: Sequence[Kept]) -> None:
     connection.execute(traces.insert(), [msgspec.structs.asdict(row) for row in rows])
 
 
-def find(connection: sa.Connection, name: str, key: str | None = None) -> bytes | None:
-    """The youngest trace of that trace id or request id; of this key's only, if one is given."""
-    query = sa.select(traces.c.data).order_by(traces.c.id.desc()).limit(1)
+def find(connection: sa.Connection, name: str, key: str | None = None) -> list[bytes]:
+    """The requests of that trace id, or of that request id, at most MAX_FOUND, the youngest first;
+    this key's only, if one is given."""
+    query = sa.select(traces.c.data).order_by(traces.c.id.desc()).limit(MAX_FOUND)
     if key is not None:
         query = query.where(traces.c.key == key)
     for column in (traces.c.trace_id, traces.c.request_id):
-        found: Any = connection.scalar(query.where(column == name))
-        if found is not None:
-            return bytes(found)
-    return None
+        if found := connection.scalars(query.where(column == name)).all():
+            return [bytes(data) for data in found]
+    return []
 
 
 def prune(connection: sa.Connection, before_id: str, max_rows: int) -> int:

@@ -82,4 +82,6 @@ def _value(value: Value) -> dict[str, Any]:
             return {"intValue": str(value)}
         case float():
             return {"doubleValue": value}
+        case list():
+            return {"arrayValue": {"values": [_value(it) for it in value]}}
     return {"stringValue": value}

@@ -22,7 +22,7 @@ from gateway.money import NANO
 from gateway.routing.attempts import Attempt
 from gateway.trace import new_id
 
-Value = str | int | float | bool
+Value = str | int | float | bool | list[str]
 MAX_MESSAGES = 16_384  # characters of what was asked, where it is kept
 
 
@@ -74,12 +74,13 @@ def _about(call: Call) -> dict[str, Value]:
         semconv.STATUS_CODE: call.status,
         semconv.INPUT_TOKENS: call.usage.prompt,
         semconv.OUTPUT_TOKENS: call.usage.completion,
-        semconv.FINISH_REASONS: call.finish,
         "glassgate.outcome": call.outcome,
         "glassgate.cache": call.cache,
         "glassgate.cost_usd": money.show(call.cost),
         "glassgate.team": call.principal.team,
     }
+    if call.finish:
+        about[semconv.FINISH_REASONS] = [call.finish]
     if call.status >= 400:
         about[semconv.ERROR_TYPE] = call.outcome
     return about

@@ -99,6 +99,7 @@ def test_the_schema_reads_it() -> None:
         "share": 0.5,
         "ok": True,
         "error.type": "x",
+        "gen_ai.response.finish_reasons": ["stop"],
     }
     spans = [Span("b" * 16, "", "chat m", 0, 10, about), Span("c" * 16, "b" * 16, "answer", 1, 9)]
     said = json.loads(encode([Trace("a" * 32, "r", "", 1_000, spans)]))
@@ -111,4 +112,7 @@ def test_the_schema_reads_it() -> None:
         "share": "double_value",
         "ok": "bool_value",
         "error.type": "string_value",
+        "gen_ai.response.finish_reasons": "array_value",
     }
+    reasons = root.attributes[-1].value.array_value
+    assert [it.string_value for it in reasons.values] == ["stop"]

@@ -40,12 +40,27 @@ async def test_the_stages_of_a_request_are_its_spans(open_house: Any) -> None:
         assert (root["name"], root["parent"]) == ("chat town", "b" * 16)
         about = root["attributes"]
         assert about["gen_ai.usage.output_tokens"] == 3
-        assert about["gen_ai.response.finish_reasons"] == "stop"
+        assert about["gen_ai.response.finish_reasons"] == ["stop"]
         assert about["glassgate.cache"] == "miss"
         assert about["glassgate.cost_usd"] == pytest.approx((7 * 1 + 3 * 2) / 1e6)
         assert "gen_ai.input.messages" not in about
         sent = house.upstream.headers[-1]["traceparent"]
         assert sent == f"00-{'a' * 32}-{root['id']}-01"
+
+
+async def test_a_trace_of_several_requests_is_shown_whole(
+    open_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.traces.MAX_FOUND", 3)
+    async with open_house() as house:
+        replies = [await house.chat(headers=SAMPLED, user=word) for word in "abcd"]
+        names = [reply.headers["x-request-id"] for reply in replies]
+        trace = await trace_of(house, "a" * 32)
+        assert trace["request_id"] == names[3]
+        assert [it["request_id"] for it in trace["older"]] == [names[2], names[1]]
+        assert trace["older"][0]["spans"][0]["name"] == "chat town"
+        one = await trace_of(house, names[0])
+        assert (one["request_id"], one["older"]) == (names[0], [])
 
 
 async def test_what_vendors_say_of_a_trace_goes_on_with_it(open_house: Any) -> None:
@@ -94,6 +109,7 @@ async def test_what_is_sampled_out_is_kept_when_we_fail(open_house: Any, upstrea
         root, *_, attempt, _settle = trace["spans"]
         assert reply.headers["traceresponse"][:35] == f"00-{trace['trace_id']}"
         assert root["attributes"]["error.type"] == "upstream_status"
+        assert "gen_ai.response.finish_reasons" not in root["attributes"]
         assert attempt["attributes"]["http.response.status_code"] == 500
 
 
@@ -135,7 +151,7 @@ async def test_traces_are_forgotten_by_age_and_by_number(open_house: Any) -> Non
         await house.state.traces.flush()
         assert await store.write(traces.prune, "", 4) == 2
         found = [await store.read(traces.find, name) for name in names]
-        assert [it is not None for it in found] == [False, False, True, True, True, True]
+        assert [len(it) == 1 for it in found] == [False, False, True, True, True, True]
         assert await store.write(traces.prune, "f" * 12, 100) == 4
 
 
@@ -164,6 +180,8 @@ async def test_the_command_draws_the_waterfall(open_house: Any, tmp_path: Path) 
         assert done.exit_code == 0, done.output
         head, first, *rest = done.output.splitlines()
         assert head == f"trace {'a' * 32}  request mine"
+        assert rest.count(head) == 1
+        assert "gen_ai.response.finish_reasons=stop" in first
         assert first.startswith("chat town")
         assert "█" * 40 in first
         assert any(line.startswith("    attempt up ") for line in rest)

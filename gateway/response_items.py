@@ -108,7 +108,11 @@ class Answer:
                 self._finish = choice.get("finish_reason") or self._finish
 
     def failed(self, error: GatewayError) -> bytes:
-        """The last event of a stream that broke off."""
+        """The last event of a stream that broke off: with what was said, and no more."""
+        self._fill_part()
+        for item in self._response["output"]:
+            if item["status"] == "in_progress":
+                item["status"] = "incomplete"
         self._response["status"] = "failed"
         self._response["error"] = {"code": error.code or error.type, "message": error.message}
         return self._whole("failed")
@@ -148,15 +152,22 @@ class Answer:
         yield self._in_part("response.content_part.added", part=part)
 
     def _close_part(self) -> Iterator[bytes]:
+        part = self._fill_part()
         kind, self._kind = self._kind, None
-        if kind is None or self._item is None:
+        if kind is None or part is None:
             return
-        part = self._item["content"][-1]
-        part[kind.field] = "".join(self._texts)
         self._texts.clear()
         said = {kind.field: part[kind.field], **_logprobs(kind)}
         yield self._in_part(f"{kind.event}.done", **said)
         yield self._in_part("response.content_part.done", part=part)
+
+    def _fill_part(self) -> Json | None:
+        """The part that is open, with all of its text so far."""
+        if self._kind is None or self._item is None:
+            return None
+        part: Json = self._item["content"][-1]
+        part[self._kind.field] = "".join(self._texts)
+        return part
 
     def _close_item(self, status: str = "completed") -> Iterator[bytes]:
         item, self._item = self._item, None

@@ -24,6 +24,7 @@ Json = dict[str, Any]
 # A client that relies on one of these would get wrong answers: each is refused by name.
 STATE = ("previous_response_id", "conversation", "background", "store")
 ELSEWHERE = ("include", "max_tool_calls", "top_logprobs", "context_management", "n")
+SEALED = ["reasoning.encrypted_content"]  # thoughts to bring again; nothing is lost without them
 EVENT_BYTES = 64 << 20  # as much as an answer may have
 
 
@@ -72,6 +73,8 @@ async def answer(call: Call, state: State) -> AsyncGenerator[bytes]:
 def to_chat(asked: Json) -> Json:
     """The body of a chat request that asks the same. Raises BadRequest with the field's path."""
     given = {name: value for name, value in asked.items() if value is not None}
+    if given.get("include") == SEALED:
+        del given["include"]
     for name in (*STATE, *ELSEWHERE):
         if given.get(name):
             kept = "keeps no state" if name in STATE else "does not have it"
@@ -111,6 +114,8 @@ def _messages(fields: Fields) -> Iterator[Json]:
         return
     held: Json | None = None
     for i, item in enumerate(fields.input):
+        if item.get("type") == "reasoning":  # of an earlier turn: chat has no place for it
+            continue
         message = _message(item, f"input[{i}]")
         if held is not None and message.get("tool_calls"):
             held["tool_calls"] = held.get("tool_calls", []) + message["tool_calls"]

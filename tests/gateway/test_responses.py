@@ -82,7 +82,7 @@ def test_fields_are_renamed_and_the_rest_goes_on() -> None:
         ({"store": True}, "store"),
         ({"background": True}, "background"),
         ({"conversation": "c"}, "conversation"),
-        ({"include": ["reasoning.encrypted_content"]}, "include"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"truncation": "auto"}, "truncation"),
         ({"n": 2}, "n"),
         ({"input": 5}, "input"),
@@ -100,6 +100,15 @@ def test_what_cannot_be_honoured_is_refused_by_name(asked: dict[str, Any], param
     with pytest.raises(BadRequest) as error:
         chat(**asked)
     assert error.value.param == param
+
+
+def test_thoughts_of_earlier_turns_may_come_back() -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    ends = {"type": "function_call_output", "call_id": "c", "output": "1"}
+    body = chat(input=[thought, call, thought, ends], include=["reasoning.encrypted_content"])
+    assert [it["role"] for it in body["messages"]] == ["assistant", "tool"]
+    assert "include" not in body
 
 
 async def ask(house: Any, **more: Any) -> Any:
@@ -175,11 +184,19 @@ async def test_thoughts_text_citations_and_calls_each_have_their_item(
 async def test_a_stream_that_breaks_off_has_failed(
     open_house: Any, upstream: Any, say: Any
 ) -> None:
-    upstream.pieces = [say.word("Par")]
+    called = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a"'}}
+    upstream.pieces = [say.word("Par"), say.word("is")]
     async with open_house() as house:
         *_, last = events(await (await ask(house, stream=True)).text())
         assert last["type"] == "response.failed"
+        (item,) = last["response"]["output"]
+        assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Paris")
         assert last["response"]["error"]["code"] == "upstream_truncated"
+        upstream.pieces.append(chunk(say, tool_calls=[called]))
+        *_, last = events(await (await ask(house, stream=True)).text())
+        text, call = last["response"]["output"]
+        assert text["content"][0]["text"] == "Paris"
+        assert (call["status"], call["arguments"]) == ("incomplete", '{"a"')
         upstream.pieces = []
         assert (await ask(house, stream=True)).status == 502
 

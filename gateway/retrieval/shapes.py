@@ -19,10 +19,6 @@ Text512 = Annotated[str, Meta(max_length=512)]
 Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Text512], Meta(max_length=16)]
 Attributes = Annotated[dict[Key, Text512 | bool | int | float], Meta(max_length=16)]
 FileIds = Annotated[list[str], Meta(min_length=1, max_length=500)]
-CUTTING = {
-    "type": "static",
-    "static": {"max_chunk_size_tokens": MAX_PIECES, "chunk_overlap_tokens": OVERLAP},
-}
 
 
 class Expiry(Section):
@@ -30,17 +26,32 @@ class Expiry(Section):
     days: Annotated[int, Meta(ge=1, le=365)]
 
 
-class Auto(Section):
+class Static(Section):
+    max_chunk_size_tokens: int
+    chunk_overlap_tokens: int
+
+
+class Cutting(Section):
     """Passages are cut one way; to ask for another is refused."""
 
-    type: Literal["auto"]
+    type: Literal["auto", "static"]
+    static: Static | None = None
+
+    def __post_init__(self) -> None:
+        if self.static != (STATIC if self.type == "static" else None):
+            size, overlap = STATIC.max_chunk_size_tokens, STATIC.chunk_overlap_tokens
+            raise ValueError(f"passages have {size} tokens and an overlap of {overlap}, or 'auto'")
+
+
+STATIC = Static(max_chunk_size_tokens=MAX_PIECES, chunk_overlap_tokens=OVERLAP)
+CUTTING = Cutting(type="static", static=STATIC)
 
 
 class NewStore(Section):
     name: Name | None = None
     file_ids: FileIds | None = None
     expires_after: Expiry | None = None
-    chunking_strategy: Auto | None = None
+    chunking_strategy: Cutting | None = None
     metadata: Metadata | None = None
     description: str | None = None
 
@@ -54,14 +65,14 @@ class StoreChange(Section):
 class NewDocument(Section):
     file_id: str
     attributes: Attributes | None = None
-    chunking_strategy: Auto | None = None
+    chunking_strategy: Cutting | None = None
 
 
 class NewBatch(Section):
     file_ids: FileIds | None = None
     files: Annotated[list[NewDocument], Meta(min_length=1, max_length=500)] | None = None
     attributes: Attributes | None = None
-    chunking_strategy: Auto | None = None
+    chunking_strategy: Cutting | None = None
 
 
 class DocumentChange(Section):

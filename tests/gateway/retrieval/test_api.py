@@ -148,6 +148,20 @@ async def test_a_cancelled_batch_is_not_ingested(open_house: Any, monkeypatch: A
         assert (batch.status, batch.file_counts.cancelled) == ("cancelled", 1)
 
 
+async def test_passages_are_cut_one_way(open_house: Any) -> None:
+    async with open_house() as house, client_of(house) as client:
+        cut = {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 40}
+        file = await client.files.create(file=("a.md", FOX), purpose="assistants")
+        store = await client.vector_stores.create()
+        shown = await client.vector_stores.files.create(
+            store.id, file_id=file.id, chunking_strategy={"type": "static", "static": cut}
+        )
+        assert shown.chunking_strategy.to_dict()["static"] == cut
+        cut["max_chunk_size_tokens"] = 800
+        with pytest.raises(openai.BadRequestError, match="passages have 200 tokens"):
+            await client.vector_stores.create(chunking_strategy={"type": "static", "static": cut})
+
+
 async def test_a_store_whose_time_is_over(open_house: Any) -> None:
     async with open_house() as house, client_of(house) as client:
         store = await client.vector_stores.create(
@@ -170,7 +184,7 @@ async def test_a_store_whose_time_is_over(open_house: Any) -> None:
         ("POST", "/v1/vector_stores", {"name": 7}, "name"),
         ("POST", "/v1/vector_stores", {"file_ids": ["file-none"]}, "file_id"),
         ("POST", "/v1/vector_stores", {"chunking_strategy": {"type": "static"}},
-         "chunking_strategy.type"),
+         "chunking_strategy"),
         ("POST", "/v1/vector_stores/vs_none/search", {}, "query"),
         ("POST", "/v1/vector_stores/vs_none/search", {"query": "x", "max_num_results": 51},
          "max_num_results"),

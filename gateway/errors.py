@@ -3,6 +3,7 @@
 GatewayError                  500 api_error              code internal_error for a fault of ours
 ├── BadRequest                400 invalid_request_error
 │   ├── BodyTooLarge          413
+│   ├── EncodedBody           415   compressed, for example
 │   ├── SlowClient            408
 │   ├── NothingRelevant       422   the release refuses what its documents do not speak of
 │   ├── NotFound              404   code model_not_found for an unknown family
@@ -60,6 +61,11 @@ class BadRequest(GatewayError):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
+
+
+class EncodedBody(BadRequest):
+    status = 415
+    code = "encoded_body"
 
 
 class SlowClient(BadRequest):

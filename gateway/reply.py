@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.call import Call
 from gateway.config import Server
-from gateway.errors import BodyTooLarge, ClientGone, GatewayError, SlowClient
+from gateway.errors import BodyTooLarge, ClientGone, EncodedBody, GatewayError, SlowClient
 from model.protocol.sse import HEARTBEAT, encode_event
 
 STREAM_HEADERS = [
@@ -24,6 +24,7 @@ STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx would hold the chunks back
 ]
 JSON_HEADERS = [(b"content-type", b"application/json")]
+PLAIN = (("accept-encoding", "identity"),)
 CLOSE = (("connection", "close"),)  # after a body that is not read to its end
 DISCARD_BYTES, DISCARD_S = 64 << 20, 2.0  # of a body that is too large
 
@@ -158,7 +159,11 @@ class Exchange:
 
 
 async def read_body(scope: Scope, receive: Receive, server: Server) -> bytes:
-    """The whole body. Raises BodyTooLarge, SlowClient, or ClientGone."""
+    """The whole body. Raises EncodedBody, BodyTooLarge, SlowClient, or ClientGone."""
+    coding = scope["fields"].get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        text = f"a body in content-encoding {coding!r} is not read here: send it plain"
+        raise EncodedBody(text, param="body", headers=PLAIN)
     limit = server.max_body_bytes
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:

@@ -1,6 +1,7 @@
 """What holds for every request: the door, the host, errors; and the routes that are no model's."""
 
 import asyncio
+import gzip
 import io
 import re
 from typing import Any
@@ -50,6 +51,18 @@ async def test_hostile_input_is_a_4xx_with_its_param(open_house: Any) -> None:
             assert 400 <= reply.status < 500, body[:80]
             assert (error["param"], bool(error["message"])) == (param, True), body[:80]
         assert not house.upstream.requests
+
+
+async def test_a_body_in_another_coding_is_a_415(open_house: Any) -> None:
+    async with open_house() as house:
+        raw = gzip.compress(b'{"model":"town","messages":[{"role":"user","content":"x"}]}')
+        packed = {"content-encoding": "gzip"}
+        for path in ("chat/completions", "files"):
+            reply = await house.ask("POST", f"/v1/{path}", data=raw, headers=packed)
+            assert (reply.status, reply.headers["accept-encoding"]) == (415, "identity")
+            assert (await reply.json())["error"]["code"] == "encoded_body"
+        plain = {"content-encoding": "identity"}
+        assert (await house.chat(headers=plain)).status == 200
 
 
 async def test_completions_and_embeddings_are_checked_too(open_house: Any) -> None:

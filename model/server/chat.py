@@ -24,7 +24,7 @@ from model.server.prompts import chat_prompt
 from model.server.replies import Answer, Answers, event_stream, json_response, wants_usage
 from model.server.served import Call, Served
 from model.server.structured import grammar_of
-from model.server.tools import CallReader, forced_calls, message_of, offered_tools
+from model.server.tools import CallReader, forced_calls, message_of, must_call, offered_tools
 
 
 async def chat_completions(call: Call) -> Response:
@@ -58,6 +58,7 @@ class ChatReply:
 
     def __init__(self, served: Served, request: ChatRequest, job: Request, tools: set[str]) -> None:
         self.served, self.request, self.job, self.tools = served, request, job, tools
+        self.is_forced = must_call(request)
         self.created = int(time.time())
 
     async def whole(self) -> Response:
@@ -79,7 +80,8 @@ class ChatReply:
         )
 
     def _choice(self, index: int, answer: Answer) -> ChatChoice:
-        message, shown = message_of(answer.text, self.tools), self.request.logprobs
+        message = message_of(answer.text, self.tools, self.is_forced)
+        shown = self.request.logprobs
         return ChatChoice(
             index=index,
             message=message,
@@ -92,7 +94,7 @@ class ChatReply:
     async def chunks(self) -> AsyncIterator[ChatChunk]:
         """The role of each choice as soon as the engine has taken the request, then its text."""
         answers, n, length = Answers(), self.job.params.n, len(self.job.prompt_ids)
-        readers = [CallReader(self.tools) for _ in range(n)]
+        readers = [CallReader(self.tools, self.is_forced) for _ in range(n)]
         at_end, always = wants_usage(self.request)
         usage = None if at_end else UNSET
         async with self.served.worker.answers([self.job]) as outputs:

@@ -48,9 +48,13 @@ def offered_tools(request: ChatRequest) -> list[Tool]:
     return chosen
 
 
+def must_call(request: ChatRequest) -> bool:
+    return request.tool_choice not in (None, "none", "auto")
+
+
 def forced_calls(request: ChatRequest) -> str | None:
     """The Lark grammar of an answer that must consist of calls; None if it may be free text."""
-    if request.tool_choice in (None, "none", "auto"):
+    if not must_call(request):
         return None
     tools = offered_tools(request)
     is_named = request.tool_choice != "required"
@@ -109,10 +113,14 @@ def _call(call: Json) -> Json:
 
 
 class CallReader:
-    """One answer's text in, deltas out: content, and calls whose arguments flow as they come."""
+    """One answer's text in, deltas out: content, and calls whose arguments flow as they come.
 
-    def __init__(self, names: set[str]) -> None:
+    Where calls are forced there is no content, though one may be cut before its name is known.
+    """
+
+    def __init__(self, names: set[str], is_forced: bool = False) -> None:
         self._names = names
+        self._is_forced = is_forced
         self._text = ""
         self._content_sent = 0
         self._sent: list[int] = []  # characters of each call's arguments
@@ -127,7 +135,7 @@ class CallReader:
             return [Delta(content=text)] if text else []
         self._text += text
         content, calls = read_calls(self._text, self._names, is_last)
-        deltas = [Delta(content=content[self._content_sent :])]
+        deltas = [Delta(content="" if self._is_forced else content[self._content_sent :])]
         self._content_sent = len(content)
         for index, (name, arguments) in enumerate(calls):
             if index == len(self._sent):
@@ -193,12 +201,13 @@ def new_id() -> str:
     return f"call_{uuid.uuid4().hex[:24]}"
 
 
-def message_of(text: str, names: set[str]) -> AnswerMessage:
+def message_of(text: str, names: set[str], is_forced: bool = False) -> AnswerMessage:
     """A whole answer as a message."""
     if not names:
         return AnswerMessage(content=text)
     content, calls = read_calls(text, names, is_last=True)
+    said = None if is_forced else content
     if not calls:
-        return AnswerMessage(content=content)
+        return AnswerMessage(content=said)
     made = [ToolCall(id=new_id(), function=FunctionCall(name=n, arguments=a)) for n, a in calls]
-    return AnswerMessage(content=content or None, tool_calls=made)
+    return AnswerMessage(content=said or None, tool_calls=made)

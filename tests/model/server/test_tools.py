@@ -69,9 +69,14 @@ def test_required_gives_valid_calls(client, seed):
 
 @pytest.mark.parametrize("max_tokens", [1, 12, 30])
 def test_a_call_that_was_cut_off_says_so(client, max_tokens):
-    choice = ask(client, tool_choice="required", max_tokens=max_tokens).choices[0]
-    assert choice.finish_reason == "length"
-    assert choice.message.content or choice.message.tool_calls
+    asked = {"tool_choice": "required", "max_tokens": max_tokens}
+    choice = ask(client, **asked).choices[0]
+    assert (choice.finish_reason, choice.message.content) == ("length", None)
+    *_, last = chunks = list(ask(client, stream=True, **asked))
+    assert last.choices[0].finish_reason == "length"
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    names = [it.function.name for it in choice.message.tool_calls or ()]
+    assert set(names) <= {"get_weather", "clock"}
 
 
 def test_named_gives_one_call_of_that_function(client):

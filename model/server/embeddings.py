@@ -18,6 +18,8 @@ async def embeddings(call: Call) -> Response:
     """A unit vector for each text, as floats or as base64 of little-endian float32."""
     request, served = call.read(EmbeddingRequest), call.served
     if served.embedder is None or request.model != served.embedder_name:
+        if request.model in served.names:
+            raise BadRequest(f"'{request.model}' makes no embeddings", "model", "wrong_model")
         raise no_such_model(request.model)
     width = served.embedder.config.hidden_size
     if request.dimensions not in (None, width):

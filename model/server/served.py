@@ -15,7 +15,7 @@ from model.network.minilm import MiniLM
 from model.protocol.shapes import Json, read_shape
 from model.protocol.templates import Renderer
 from model.server.adapters import Adapters
-from model.server.errors import NotFound
+from model.server.errors import BadRequest, NotFound
 from model.server.metrics import Metrics
 from model.server.parameters import ignored_fields
 from model.server.worker import Worker
@@ -78,6 +78,10 @@ class Served:
         """The adapter that `name` is, or None for the chat model itself; else raises NotFound."""
         if name == self.name:
             return None
+        if name == self.embedder_name:
+            raise BadRequest(
+                f"'{name}' makes embeddings, it writes no text", "model", "wrong_model"
+            )
         if name not in self.adapters.paths:
             raise no_such_model(name)
         return name

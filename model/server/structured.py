@@ -23,6 +23,9 @@ async def grammar_of(served: Served, request: Sampled, forced: str | None = None
     if len(asked) > 1:
         message = f"'{asked[1][0]}' cannot be joined with '{asked[0][0]}'"
         raise BadRequest(message, asked[1][0], "unsupported")
+    if asked and not served.config.samples:
+        message = f"'{asked[0][0]}' needs logits, and this model has none"
+        raise BadRequest(message, asked[0][0], "unsupported")
     for param, kind, source in asked:
         try:
             return await asyncio.to_thread(served.grammars.compile, kind, source)

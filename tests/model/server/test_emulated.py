@@ -33,8 +33,31 @@ def test_it_embeds(emulated):
     ]
 
 
-@pytest.mark.parametrize("more", [{"logprobs": True}, {"logit_bias": {"1": 5}}])
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logprobs": True},
+        {"logit_bias": {"1": 5}},
+        {"response_format": {"type": "json_object"}},
+        {"tool_choice": "required", "tools": [TOOL]},
+    ],
+)
 def test_what_only_a_network_could_do_is_refused(emulated, more):
     reply = emulated.http.post("/v1/chat/completions", json=CHAT | more)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == next(iter(more))
+
+
+def test_a_model_is_asked_for_what_it_does(emulated):
+    for path, model, more in (
+        ("chat/completions", "minilm", {"messages": CHAT["messages"]}),
+        ("completions", "minilm", {"prompt": "a"}),
+        ("embeddings", "smollm2", {"input": "a"}),
+    ):
+        reply = emulated.http.post(f"/v1/{path}", json={"model": model, **more})
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"], error["code"]) == (400, "model", "wrong_model")
+        assert f"'{model}'" in error["message"]

@@ -78,14 +78,17 @@ def trace_headers(call: Call) -> dict[str, str]:
 
 
 def upstream_body(call: Call, release: Release) -> dict[str, Any]:
-    """The client's fields over the release's defaults, and these over its prompt's.
+    """The client's fields over the release's defaults, and these over its prompt's. A null is no
+    field where there is a default.
 
     What nobody reads here passes untouched.
     """
     if call.route == "embeddings":
         return {name: it for name, it in call.body.items() if name != "cache"}
     own = call.prompt.front.sampling if call.prompt else {}
-    body = {**own, **release.sampling, **call.body}
+    defaults = {**own, **release.sampling}
+    said = {name: it for name, it in call.body.items() if it is not None or name not in defaults}
+    body = {**defaults, **said}
     if call.messages is not None:
         body["messages"] = call.messages
     if call.route != "completions":

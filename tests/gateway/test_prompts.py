@@ -226,6 +226,8 @@ async def test_a_release_applies_its_prompt(open_house: Any, tmp_path: Path) -> 
         (sent,) = house.upstream.requests
         assert sent["messages"][-1] == user("Question: capital of France?\nOne sentence.")
         assert sent["top_p"] == 0.9
+        await house.chat(top_p=None, seed=None)
+        assert house.upstream.requests[-1].items() >= {"top_p": 0.9, "seed": None}.items()
 
 
 @pytest.mark.anyio
@@ -233,7 +235,7 @@ async def test_a_request_names_a_version_or_a_label(open_house: Any, tmp_path: P
     path = folder(tmp_path / "prompts", *TEXTS)
     async with open_house(over(path)) as house:
         named = {"id": "greeter", "version": "2", "variables": {"times": 3}}
-        reply = await house.chat(prompt=named, top_p=0.7)
+        reply = await house.chat(prompt=named, top_p=0.7, temperature=None)
         assert reply.status == 200
         sent = house.upstream.requests[-1]
         assert sent["messages"][0]["content"] == "Greet in a warm tone, 3 times. Version 2."

@@ -45,7 +45,8 @@ class UpstreamError(Exception):
     """An attempt that gave no answer.
 
     `status`, `retry_after` [s] and `body` are what the upstream said (kind "status"). Kind "open":
-    nobody was asked, as every breaker was open; `retry_after` is when one will be half open.
+    nobody was asked, as every breaker was open; `retry_after` is when one will be half open. Its
+    status is 429 where all said so before and nothing else is wrong with them.
     """
 
     def __init__(

@@ -37,6 +37,7 @@ class Replica:
         self.breaker = Breaker(policy)
         self.num_in_flight = 0
         self.held_until = -math.inf
+        self.is_limited = False  # it was a 429 that held it last
         self.asked_at = 0.0
         self._latency = 0.0
         self._seen_at = -math.inf
@@ -104,6 +105,7 @@ class Lease:
         breaker = self._replica.breaker
         if error.retry_after is not None:
             self._replica.held_until = now + min(error.retry_after, MAX_HOLD_S)
+            self._replica.is_limited = error.status == 429
         if error.status is not None and error.status < 500:
             breaker.succeeded(now, self._is_trial)  # it is alive: it said no
             return
@@ -163,6 +165,10 @@ class Pool:
         """Seconds until it is worth asking for `target` again, at the earliest."""
         shut = (r.breaker.cooldown for r in self.replicas(target) if not r.breaker.admits)
         return min([self.held_for(target), *shut])
+
+    def is_limited(self, target: Target) -> bool:
+        """Is none of its replicas broken, and each held by a 429 of its own?"""
+        return all(r.is_limited and r.breaker.admits for r in self.replicas(target))
 
     def watch(self, target: Target, replica: Replica) -> None:
         """See to it that an open replica is probed."""

@@ -90,4 +90,7 @@ class Itinerary:
         if self._failures:
             return self._failures[-1][1]
         seconds = min(map(self._pool.opens_in, self._left), default=math.inf)
-        return UpstreamError("open", "no upstream is open", retry_after=seconds)
+        is_limited = all(map(self._pool.is_limited, self._left))
+        return UpstreamError(
+            "open", "no upstream is open", status=429 if is_limited else None, retry_after=seconds
+        )

@@ -123,6 +123,16 @@ async def test_what_a_client_hears_of_a_failing_upstream(
         assert ("retry-after" in reply.headers) == (ours in (429, 503))
 
 
+async def test_a_rate_limit_is_one_for_the_next_client_too(open_house: Any, upstream: Any) -> None:
+    upstream.status, upstream.reply_headers = 429, {"retry-after": "30"}
+    async with open_house() as house:
+        for _ in range(2):
+            reply = await house.chat()
+            assert (reply.status, reply.headers["retry-after"]) == (429, "30")
+            assert (await reply.json())["error"]["type"] == "rate_limit_error"
+        assert len(upstream.requests) == 1
+
+
 async def test_the_client_leaves_and_the_upstream_hears_at_once(
     open_house: Any, upstream: Any, say: Any
 ) -> None:

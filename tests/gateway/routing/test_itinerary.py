@@ -113,6 +113,25 @@ def test_a_long_retry_after_is_the_clients(run_virtual: Any) -> None:
     run_virtual(test)
 
 
+def test_who_is_held_by_a_429_is_limited_and_not_broken(run_virtual: Any) -> None:
+    """But not with one of them that is overloaded, or whose breaker is open."""
+
+    async def test(pool: Pool) -> None:
+        limited, overloaded = status(429, 30.0), status(503, 20.0)
+        assert await walk(pool, (A, B), [limited, limited, RESET]) == ["a", "b", limited]
+        [final] = await walk(pool, (A, B), [RESET])
+        assert (final.kind, final.status, final.retry_after) == ("open", 429, 30.0)
+        assert await walk(pool, (A, C), [overloaded]) == ["c"]
+        [final] = await walk(pool, (A, C), [RESET])
+        assert (final.kind, final.status, final.retry_after) == ("open", None, 20.0)
+        for _ in range(3):
+            await walk(pool, (GOES_ON,), [SILENT])
+        [final] = await walk(pool, (A, GOES_ON), [RESET])
+        assert (final.kind, final.status) == ("open", None)
+
+    run_virtual(test)
+
+
 def test_nobody_open(run_virtual: Any) -> None:
     async def test(pool: Pool) -> None:
         await walk(pool, (A,), [SILENT])

@@ -23,7 +23,7 @@ class Record(msgspec.Struct):
     due: float
     sent: float = 0.0
     first: float | None = None  # the first content
-    end: float = 0.0
+    end: float = 0.0  # until then of the last content
     gaps: list[float] = []  # between one piece of content and the next
     status: int = 0
     error: str = "given up"  # empty: as it should be
@@ -91,7 +91,10 @@ async def ask(
                 await reply.read()
                 record.error = f"status {reply.status}"
             elif sent.is_stream:
-                record.error = await _read_stream(reply.content, record)
+                record.error = "truncated"
+                async for line in reply.content:
+                    if not take_line(line, record, time.monotonic()):
+                        break
             else:
                 take_usage(decode(await reply.read()), record)
                 record.error = ""
@@ -109,26 +112,27 @@ async def ask(
         record.error = "" if 400 <= record.status < 500 else f"let in: {record.status}"
 
 
-async def _read_stream(content: aiohttp.StreamReader, record: Record) -> str:
-    """What went wrong with the stream, or nothing."""
-    error, last = "truncated", 0.0
-    while line := await content.readline():
-        now = time.monotonic()
-        if line.startswith(b"data: [DONE]"):
-            error = ""  # read on: a connection that is left before its end is not used again
-        if not line.startswith(b"data: {"):
-            continue
-        event = decode(line[6:])
-        if event.error is not None:
-            return "in-band"
-        if any(choice.delta.content for choice in event.choices):
-            if record.first is None:
-                record.first = now
-            else:
-                record.gaps.append(now - last)
-            last = now
-        take_usage(event, record)
-    return error
+def take_line(line: bytes, record: Record, now: float) -> bool:
+    """A line of a stream, seen `now`, goes into the record; is there any use in the next?
+
+    After [DONE] there is: a connection that is left before its end is not used again.
+    """
+    if line.startswith(b"data: [DONE]"):
+        record.error = ""
+    if not line.startswith(b"data: {"):
+        return True
+    event = decode(line[6:])
+    if event.error is not None:
+        record.error = "in-band"
+        return False
+    if any(choice.delta.content for choice in event.choices):
+        if record.first is None:
+            record.first = now
+        else:
+            record.gaps.append(now - record.end)
+        record.end = now
+    take_usage(event, record)
+    return True
 
 
 def take_usage(event: Event, record: Record) -> None:

@@ -2,27 +2,33 @@
 
     locust -f loadtests/locustfile.py --host http://127.0.0.1:8080 [ChatUser …]
 
-The key is LOAD_KEY. TTFT and TPOT appear as request types of their own. A first token is taken from
-the raw stream: FastHttpUser's `iter_lines` waits for 1,024 bytes, in which many tokens fit.
+The key is LOAD_KEY. LOAD_MODEL and LOAD_EMBEDDER name the models of another server than ours; with
+the first alone nobody asks for embeddings. TTFT and TPOT appear as request types of their own. The
+first token is taken from the raw stream: FastHttpUser's `iter_lines` waits for 1,024 bytes, in
+which many tokens fit.
 """
 
 import itertools
+import os
 import time
+from http.client import HTTPException
 from typing import Any
 
 from locust import FastHttpUser, between, task
 
-from loadtests.client import decode
+from loadtests.client import Record, take_line
 from loadtests.drive import auth
 from loadtests.users import Sent, request
 
+MODEL = os.environ.get("LOAD_MODEL", "")
+EMBEDDER = os.environ.get("LOAD_EMBEDDER", "" if MODEL else "minilm")
 NUMBERS = itertools.count(time.time_ns())  # no two users ask the same, in no two runs
 
 
 class Client(FastHttpUser):
     abstract = True
     wait_time = between(1, 3)
-    kind, family, prompt = "chat", "smollm2", 0
+    kind, family, prompt = "chat", MODEL or "smollm2", 0
 
     @task
     def ask(self) -> None:
@@ -37,30 +43,30 @@ class Client(FastHttpUser):
             stream=True,
             catch_response=True,
         ) as reply:
-            is_fine = 400 <= reply.status_code < 500
-            if sent.is_welcome:
-                is_fine = reply.status_code == 200 and self._read(reply, sent, started)
-            reply.success() if is_fine else reply.failure(f"status {reply.status_code}")
+            error = f"status {reply.status_code}"
+            if not sent.is_welcome and 400 <= reply.status_code < 500:
+                error = ""
+            elif sent.is_welcome and reply.status_code == 200:
+                error = self._read(reply, sent, started)
+            reply.failure(error) if error else reply.success()
             reply.request_meta["response_time"] = (time.perf_counter() - started) * 1000
 
-    def _read(self, reply: Any, sent: Sent, started: float) -> bool:
-        """Read to the end, tell the waits, and say whether the end was the true one."""
+    def _read(self, reply: Any, sent: Sent, started: float) -> str:
+        """Read to the end and tell the waits; what went wrong, or nothing."""
         if not sent.is_stream:
-            return bool(reply.content)
-        first, end, output = 0.0, 0.0, 0
-        while line := reply.stream.readline(b"\n"):
-            now = time.perf_counter()
-            if line.startswith(b"data: [DONE]"):
-                end = now
-            elif line.startswith(b"data: {"):
-                event = decode(line[6:])
-                if not first and any(choice.delta.content for choice in event.choices):
-                    first = now
-                output = event.usage.completion_tokens if event.usage else output
-        if first and end:
-            self._tell("TTFT", first - started)
-            self._tell("TPOT", (end - first) / max(1, output - 1))
-        return bool(end)
+            return "" if reply.content else "truncated"
+        record = Record("", self.kind, "", "", started, error="truncated")
+        try:
+            for line in iter(lambda: reply.stream.readline(b"\n"), b""):
+                if not take_line(line, record, time.perf_counter()):
+                    break
+        except (ValueError, OSError, HTTPException) as error:
+            return type(error).__name__  # locust does not count what is raised
+        record.end = time.perf_counter()
+        for kind, seconds in (("TTFT", record.ttft), ("TPOT", record.tpot)):
+            if seconds is not None and not record.error:
+                self._tell(kind, seconds)
+        return record.error
 
     def _tell(self, kind: str, seconds: float) -> None:
         said = {"request_type": kind, "name": self.kind, "response_time": seconds * 1000}
@@ -72,7 +78,7 @@ class ChatUser(Client):
 
 
 class RagUser(Client):
-    kind, family = "rag", "python-docs"
+    kind, family = "rag", MODEL or "python-docs"
 
 
 class CachedUser(Client):
@@ -80,7 +86,8 @@ class CachedUser(Client):
 
 
 class EmbeddingsUser(Client):
-    kind, family = "embeddings", "minilm"
+    abstract = not EMBEDDER
+    kind, family = "embeddings", EMBEDDER
 
 
 class LongPromptUser(Client):

@@ -23,14 +23,19 @@ class Timed:
     status: int = 200
     end: bytes = b"data: [DONE]\n\n"
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    spoke: list[list[float]] = field(default_factory=list)  # of each request
+    spoke: list[list[float]] = field(default_factory=list)  # of each request …
+    asked: list[bytes] = field(default_factory=list)  # … and its body
     url: str = ""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.create_task(self.answer(reader, writer)))
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
-                await reader.readexactly(length)
+                self.asked.append(await reader.readexactly(length))
                 await self._speak(writer)
         except (asyncio.IncompleteReadError, OSError, ValueError):
             pass
@@ -61,11 +66,14 @@ def timed() -> Callable[..., AbstractAsyncContextManager[Timed]]:
     @asynccontextmanager
     async def opened(**options: Any) -> AsyncIterator[Timed]:
         it = Timed(**options)
-        server = await asyncio.start_server(it.answer, "127.0.0.1", 0)
+        server = await asyncio.start_server(it.accept, "127.0.0.1", 0)
         it.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield it
         finally:
             server.close()
+            for task in it.tasks:
+                task.cancel()
+            await asyncio.gather(*it.tasks, return_exceptions=True)
 
     return opened

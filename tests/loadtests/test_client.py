@@ -74,6 +74,12 @@ async def test_every_failure_has_a_name(model: str, error: str) -> None:
     assert record.end > record.sent > 0
 
 
+async def test_an_error_in_a_stream_stays_one_after_its_end(timed: Callable[..., Any]) -> None:
+    end = b'data: {"error": {"message": "no"}}\n\ndata: [DONE]\n\n'
+    async with timed(num=1, end=end) as server:
+        assert (await asked(server.url, request("chat", "m", 1))).error == "in-band"
+
+
 async def test_nobody_there() -> None:
     async with FaultServer() as server:
         url = server.base_url.removesuffix("/v1")

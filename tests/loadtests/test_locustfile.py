@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 from collections import Counter
@@ -13,12 +14,16 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 
-async def locust(server: Any, user: str, count: int = 1) -> dict[str, dict[str, Any]]:
+async def locust(
+    server: Any, user: str, count: int = 1, **variables: str
+) -> dict[str, dict[str, Any]]:
     """Locust's statistics by request type, times in milliseconds, of so many requests."""
     words = ["-f", "loadtests/locustfile.py", "--headless", "--host", server.url]
-    words += ["-u", "1", "-t", "60s", "--json", user]
+    words += ["-u", "1", "-t", "60s", "--json", "--exit-code-on-error", "0", user]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "locust", *words, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "locust", *words),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | variables,
     )
     while len(server.spoke) <= count:  # noqa: ASYNC110 (nobody tells)
         await asyncio.sleep(0.02)
@@ -51,3 +56,38 @@ async def test_a_refusal_is_what_a_hostile_user_expects(timed: Callable[..., Any
     async with timed(num=1, status=400) as server:
         rows = await locust(server, "HostileUser")
     assert rows["POST"]["num_requests"] > rows["POST"]["num_failures"] == 0
+
+
+@pytest.mark.parametrize(
+    "end", [b'data: {"error": {"message": "no"}}\n\ndata: [DONE]\n\n', b"data: {no\n\n"]
+)
+async def test_a_stream_that_went_wrong_is_a_failure(timed: Callable[..., Any], end: bytes) -> None:
+    async with timed(num=1, end=end) as server:
+        rows = await locust(server, "RagUser", LOAD_MODEL="theirs")
+    assert rows.keys() == {"POST"}
+    assert rows["POST"]["num_requests"] == rows["POST"]["num_failures"] > 0
+    assert {json.loads(it)["model"] for it in server.asked} == {"theirs"}
+
+
+async def test_an_answer_of_one_token_has_no_tpot(timed: Callable[..., Any]) -> None:
+    async with timed(num=1) as server:
+        rows = await locust(server, "ChatUser")
+    assert rows.keys() == {"POST", "TTFT"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_there"),
+    [
+        ({"LOAD_MODEL": "m"}, False),
+        ({"LOAD_MODEL": "m", "LOAD_EMBEDDER": "e"}, True),
+    ],
+)
+async def test_who_asks_for_embeddings(variables: dict[str, str], is_there: bool) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--list"),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | variables,
+    )
+    said, _ = await process.communicate()
+    assert (b"EmbeddingsUser" in said) == is_there
+    assert b"ChatUser" in said

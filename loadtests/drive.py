@@ -64,8 +64,11 @@ async def drive(scenario: Scenario, place: Place, scale: float, is_search: bool 
     """All phases, one after the other; each ends with its last answer.
 
     In a search a phase ends as soon as its backlog grows without end: `saturated` says so. Raises
-    ClientResponseError when the other side refuses what a phase begins with.
+    RuntimeError when what a phase begins with is refused, or nobody is there to be asked.
     """
+    urls = " ".join(it.url for phase in scenario.phases for it in phase.before)
+    if missing := set(Template(urls).get_identifiers()) - place.names.keys():
+        raise RuntimeError(f"{scenario.name} asks ${min(missing)}, which only its own stack has")
     lines = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=lines, timeout=PATIENCE) as http:
         driver = Driver(http, place, Run(scale), is_search)
@@ -101,7 +104,8 @@ class Driver:
             url = Template(it.url).substitute(self.place.names)
             headers = auth("admin")
             async with self.http.request(it.method, url, json=it.body, headers=headers) as reply:
-                reply.raise_for_status()
+                if not reply.ok:
+                    raise RuntimeError(f"{phase.name}: {it.method} {url}: status {reply.status}")
         begin, cpu = time.monotonic(), time.process_time()
         run.begins[phase.name] = begin - run.started
         for due in dues:

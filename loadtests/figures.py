@@ -113,23 +113,28 @@ def of_server(run: Run, begin: float, seconds: float) -> Figures:
 
 def check(hold: Hold, phases: Figures) -> Figures:
     """The bounds, the value, and whether it is within; what is not there is not within."""
-    value = find(phases[hold.phase], hold)
-    most = hold.at_most
+    seen = of_tenant(phases[hold.phase], hold)
+    value, most = find(seen, hold), hold.at_most
     if hold.than:
-        than = find(phases[hold.than], hold)
+        than = find(of_tenant(phases[hold.than], hold), hold)
         most = -math.inf if than is None else min(most, hold.at_most_times * than)
     return {
         "what": f"{hold.what} {hold.tenant} in {hold.phase}".replace("  ", " "),
         "value": value,
         "bound": f"{hold.at_least:.4g} to {most:.4g}",
         "is_held": value is not None and hold.at_least <= value <= most,
+        "errors": seen.get("errors", {}) if hold.what == "error_share" else {},
     }
 
 
-def find(phase: Figures, hold: Hold) -> float | None:
+def of_tenant(phase: Figures, hold: Hold) -> Figures:
+    return phase["tenants"].get(hold.tenant, {}) if hold.tenant else phase
+
+
+def find(seen: Figures, hold: Hold) -> float | None:
     """The figure by its dotted name; an error or a release that was not seen counts 0."""
     first, _, rest = hold.what.partition(".")
-    found = (phase["tenants"].get(hold.tenant, {}) if hold.tenant else phase).get(first)
+    found = seen.get(first)
     if rest and found is not None:
         found = found.get(rest, 0.0 if first in ("errors", "release_share") else None)
     return None if found is None else float(found)

@@ -11,6 +11,7 @@ from typing import Any, Literal, dataclass_transform
 import msgspec
 
 FOLDER = Path(__file__).parent / "scenarios"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -94,6 +95,8 @@ class Scenario(Section):
 def load(name: str) -> Scenario:
     """The scenario of this name or file. Raises FileNotFoundError, msgspec.ValidationError."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise FileNotFoundError(f"no scenario {name!r}: say a .toml file, or {' '.join(NAMES)}")
     found = msgspec.toml.decode(path.read_bytes(), type=Scenario)
     phases = {phase.name for phase in found.phases}
     for hold in found.holds:

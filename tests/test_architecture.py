@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BUDGET = {"model": 8600, "gateway": 13500, "loadtests": 1200}  # lines; CHANGELOG says why one rises
+BUDGET = {"model": 8600, "gateway": 13500, "loadtests": 1260}  # lines; CHANGELOG says why one rises
 BANNED = {"utils", "helpers", "common", "misc", "manager", "base"}
 
 # A room may import itself and what is named here; the longest matching prefix speaks for a module.

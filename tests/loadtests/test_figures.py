@@ -59,6 +59,7 @@ PHASES = {
         "e2e": {"p99": 3.0},
         "tenants": {"calm": {"e2e": {"p99": 0.6}}},
         "errors": {"x": 2},
+        "error_share": 0.5,
     },
 }
 
@@ -83,6 +84,12 @@ PHASES = {
 )
 def test_bounds(hold: Hold, is_held: bool) -> None:
     assert check(hold, PHASES)["is_held"] == is_held
+
+
+def test_a_share_of_errors_says_which() -> None:
+    bad = Hold(what="error_share", phase="flooded", at_most=0.0)
+    assert check(bad, PHASES)["errors"] == {"x": 2}
+    assert not check(Hold(what="e2e.p99", phase="flooded"), PHASES)["errors"]
 
 
 def summary(**changes: object) -> dict[str, object]:

@@ -7,10 +7,9 @@ import msgspec
 import pytest
 
 from loadtests.drive import plan
-from loadtests.scenario import FOLDER, Phase, Traffic, load
+from loadtests.scenario import FOLDER, NAMES, Phase, Traffic, load
 from loadtests.users import FAQ, request
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 SMALL = (
     'name = "s"\nabout = ""\ndrivers = { emulated = 1.0 }\n[[phases]]\nname = "a"\nseconds = 1.0\n'
 )

@@ -56,7 +56,8 @@ def find_capacity(scenario: Scenario, place: Place, scale: float, out: Path) -> 
         if low and high / low <= PRECISION:
             summary = measure(scenario, place, low, out)
             rates = [f"{it['throughput_rps']:.3g} in {n}" for n, it in summary["phases"].items()]
-            print(f"capacity: scale {low:.3g}, requests a second: {', '.join(rates)}")
+            if not summary["void"]:
+                print(f"capacity: scale {low:.3g}, requests a second: {', '.join(rates)}")
             return summary
         at = at * 2 if high == math.inf else math.sqrt(low * high) if low else at / 2
     raise RuntimeError(f"not found in {MAX_PROBES} probes: {low:.3g} holds, {high:.3g} breaks")

@@ -16,6 +16,7 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 NO_SAMPLING = frozenset(
@@ -54,18 +55,18 @@ class Server(Section):
     allowed_hosts: tuple[str, ...] = ()  # none: loopback names on loopback, any elsewhere
     cors_origins: tuple[str, ...] = ()  # none: no CORS headers at all; "*" is any origin
     trusted_proxies: tuple[str, ...] = ()  # addresses whose x-forwarded-for is believed
-    max_body_bytes: int = 8_000_000
-    max_header_bytes: int = 32_768  # all headers and the URL together
-    max_headers: int = 100
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    write_timeout_s: float = 30.0  # how long a client may leave our bytes unread
-    idle_timeout_s: float = 75.0  # a kept connection without a request
-    first_event_s: float = 10.0  # how long status and headers wait for the first event
-    heartbeat_s: float = 10.0
+    max_body_bytes: Positive = 8_000_000
+    max_header_bytes: Positive = 32_768  # all headers and the URL together
+    max_headers: Positive = 100
+    header_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 30.0
+    write_timeout_s: Seconds = 30.0  # how long a client may leave our bytes unread
+    idle_timeout_s: Annotated[float, Meta(ge=1)] = 75.0  # a kept connection without a request
+    first_event_s: Seconds = 10.0  # how long status and headers wait for the first event
+    heartbeat_s: Seconds = 10.0
     drain_delay_s: float = 0.0  # time to leave a load balancer before new requests are refused
-    drain_s: float = 30.0
-    max_in_flight: int = 1024
+    drain_s: float = 30.0  # for streams to finish; 0: they are cut at once
+    max_in_flight: Positive = 1024
     limits: str = ""  # the limit class that holds for everybody together
     key_limits: str = ""  # the limit class of a key that names none
 
@@ -80,9 +81,9 @@ class Local(Section):
     strict: bool = False  # refuse request fields that it does not know
     profile: str = ""  # of a machine to emulate: then no weights are loaded
     loras: dict[str, str] = {}  # adapters of the chat model: name → PEFT folder
-    ready_s: float = 120.0
-    backoff_s: float = 0.25  # before the first restart; doubles up to backoff_max_s
-    backoff_max_s: float = 10.0
+    ready_s: Seconds = 120.0
+    backoff_s: Seconds = 0.25  # before the first restart; doubles up to backoff_max_s
+    backoff_max_s: Seconds = 10.0
 
 
 def served_name(model: str) -> str:
@@ -93,11 +94,11 @@ def served_name(model: str) -> str:
 class Deadlines(Section):
     """Seconds, per attempt. `total` also bounds an answer that is not streamed."""
 
-    connect: float = 3.0
-    headers: float = 10.0
-    first_token: float = 10.0
-    idle: float = 15.0
-    total: float = 600.0
+    connect: Seconds = 3.0
+    headers: Seconds = 10.0
+    first_token: Seconds = 10.0
+    idle: Seconds = 15.0
+    total: Seconds = 600.0
 
 
 class Price(Section, cache_hash=True):
@@ -121,7 +122,8 @@ class Upstream(Section):
     ca_file: str = ""
     tokenizer: str = ""  # path of a tokenizer.json, to count with; none: bytes, marked estimated
     can_continue: bool = False  # continues a last assistant message
-    context_length: int = 0  # tokens, 0 = not known
+    context_length: int = 0  # tokens; longer prompts go to `context_fallback` at once; 0: not known
+    image_tokens: int = 2_000  # that an image counts before it was read; 0: its bytes
     deadlines: Deadlines = Deadlines()
     prices: tuple[Price, ...] = ()  # none: free
 
@@ -132,11 +134,11 @@ class Cache(Section):
     ttl_s: float = 600.0  # 0: nothing is kept
     sampled: bool = False  # also answers of a temperature without a seed
     semantic: bool = False  # also of the same question in other words
-    threshold: float = 0.92  # the cosine that takes: false in 1 of 100 at most (make bench-cache)
+    threshold: Share = 0.92  # the cosine that takes: false in 1 of 100 at most (make bench-cache)
 
 
 class AnswerCache(Section):
-    max_bytes: int = 64 << 20  # in memory; Redis, where there is one, has its own bound
+    max_bytes: int = 64 << 20  # in memory, 0: none; Redis, where there is one, has its own bound
     redis_url: str = ""  # one that may evict, as the limits' must not; none: the same as theirs
 
 
@@ -149,7 +151,7 @@ class Release(Section):
     index: str = ""
     sampling: dict[str, Any] = {}  # defaults for what the client leaves out, but NO_SAMPLING
     context_budget: int = 0  # tokens of retrieved passages
-    default_max_tokens: int = 512
+    default_max_tokens: int = 512  # for who asks for none; 0: none is sent, and none reserved
     cache: Cache = Cache()
     deprecated: datetime.date | None = None
     shutdown_date: datetime.date | None = None
@@ -177,7 +179,7 @@ class Family(Section):
     stream_recovery: Literal["error", "continue", "hold"] = "error"
     limits: str = ""
     queue: int = 0  # requests that may wait for admission instead of a 429
-    queue_s: float = 0.0
+    queue_s: float = 0.0  # how long; 0: not at all
 
 
 class Limits(Section):
@@ -205,13 +207,13 @@ class Key(Section):
 class Store(Section):
     url: str = "sqlite:///var/glassgate.db"
     journal: str = "var/journal"
-    retention_days: int = 90  # single ledger rows; daily sums are kept
+    retention_days: Positive = 90  # single ledger rows; daily sums are kept
 
 
 class Redis(Section):
     url: str = ""  # none: limits in process
-    timeout_ms: float = 20.0
-    gateways: int = 1  # how many share it: what each may grant alone while Redis is silent
+    timeout_ms: Annotated[float, Meta(gt=0)] = 20.0
+    gateways: Positive = 1  # how many share it: what each may grant alone while Redis is silent
 
 
 class Prompts(Section):
@@ -219,8 +221,8 @@ class Prompts(Section):
 
 
 class Retries(Section):
-    per_target: int = 2
-    attempts: int = 6
+    per_target: int = 2  # again at the same upstream; 0: never
+    attempts: Positive = 6  # in all
     backoff_s: float = 0.25
     backoff_max_s: float = 4.0
     max_wait_s: float = 5.0  # for an upstream that wants it; a longer wait is the client's choice
@@ -231,7 +233,7 @@ class BreakerPolicy(Section):
 
     window_s: Seconds = 30.0
     min_failures: Positive = 5  # within the window, and with them …
-    error_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5  # … this share of all attempts in it
+    error_rate: Share = 0.5  # … this share of all attempts in it
     failures_in_a_row: Positive = 10  # a window full of success must not hide that it is over
     silences: Positive = 3  # timeouts with no success between
     cooldown_s: Seconds = 1.0  # before the first probe; doubles up to cooldown_max_s
@@ -242,8 +244,8 @@ class Retrieval(Section):
     """Vector stores, those of clients too. A store keeps the embedder that it began with."""
 
     embedder: str = ""  # the family that embeds; empty: stores are searched by words alone
-    max_files: int = 10_000  # of one tenant
-    max_bytes: int = 1 << 30  # of one tenant's files together
+    max_files: int = 10_000  # of one tenant; 0: nobody uploads
+    max_bytes: int = 1 << 30  # of one tenant's files together; 0: nobody uploads
 
 
 class Index(Section):
@@ -253,8 +255,10 @@ class Index(Section):
     tenant: str = ""  # "team:NAME" or "key:ID"
     corpus: str = ""  # ingested at the start of `glassgate serve`: pydoc:topics, or a path
     fusion: Literal["rrf", "min-max"] = "min-max"
-    top_k: int = 6  # passages, at most
-    threshold: float = 0.0  # the cosine below which a passage is not relevant; 0: all are
+    top_k: Positive = 6  # passages, at most
+    threshold: Annotated[float, Meta(ge=0, le=1)] = (
+        0.0  # the cosine below which a passage is not relevant; 0: all are
+    )
     order: Literal["best_first", "best_last"] = "best_first"  # by make bench-rag
     rerank: str = ""  # the family whose likelihood of the question orders the passages anew
     on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant
@@ -268,7 +272,7 @@ class Traces(Section):
     """Of requests: where their time went. Those that fail here are kept, whatever `sample` says."""
 
     sample: Annotated[float, Meta(ge=0, le=1)] = 0.01  # kept, where the caller does not say
-    keep_hours: float = 24.0
+    keep_hours: Annotated[float, Meta(gt=0)] = 24.0
     max_rows: Positive = 100_000
     prompts: bool = False  # keep what was asked, too
     otlp: str = ""  # also send them there, such as http://127.0.0.1:4318/v1/traces

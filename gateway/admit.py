@@ -77,7 +77,7 @@ async def _reserve(call: Call, setup: Setup, state: State) -> tuple[Grant, Row]:
     """The upper bound under every limit, and a line in the journal; or neither."""
     targets = targets_of(call, setup)
     release = setup.config.releases[call.release]
-    call.bound_tokens = await prompt_bound(call, targets[0].tokenizer)
+    call.bound_tokens = await prompt_bound(call, targets[0])
     prompt = call.bound_tokens + release.context_budget
     completion = call.num_choices * (call.max_tokens or release.default_max_tokens)
     if call.route == "embeddings":

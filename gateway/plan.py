@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.call import Call
 from gateway.config import Release
+from gateway.counting import estimate
 from gateway.errors import (
     GatewayError,
     RateLimited,
@@ -35,9 +36,11 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
     """Raises Unavailable when the only targets are ours and not up."""
     release = setup.config.releases[call.release]
     family = setup.config.families[call.family]
-    larger = family.context_fallback
+    names, larger = (release.upstream, *family.fallbacks), family.context_fallback
+    if larger and _is_beyond(call, setup, release.upstream):
+        names, larger = (larger,), ""
     return Plan(
-        targets=_standing((release.upstream, *family.fallbacks), setup, local),
+        targets=_standing(names, setup, local),
         path=PATHS[call.route],
         body=upstream_body(call, release),
         headers={
@@ -45,11 +48,18 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
             **trace_headers(call),
         },
         is_streamed=call.stream,
+        is_bound_ours=call.max_tokens is None,
         num_choices=call.num_choices,
         larger=setup.targets[larger] if larger else None,
         recovery=family.stream_recovery,
         retries=setup.config.retries,
     )
+
+
+def _is_beyond(call: Call, setup: Setup, upstream: str) -> bool:
+    """Is the prompt most likely longer than what the upstream is said to hold?"""
+    expected = estimate(call.bound_tokens, bool(setup.targets[upstream].tokenizer))
+    return 0 < setup.config.upstreams[upstream].context_length < expected
 
 
 def targets_of(call: Call, setup: Setup) -> list[Target]:
@@ -94,7 +104,7 @@ def upstream_body(call: Call, release: Release) -> dict[str, Any]:
     if call.route != "completions":
         body.pop("prompt", None)
     body.pop("cache", None)
-    if call.max_tokens is None:
+    if call.max_tokens is None and release.default_max_tokens:
         body["max_tokens"] = release.default_max_tokens
     if call.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

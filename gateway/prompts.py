@@ -78,11 +78,11 @@ async def render(call: Call, setup: Setup, renderer: Renderer) -> None:
         return
     context = call.context.text if call.context else ""
     given = Given(call.body["messages"], call.variables, context)
-    tokenizer = targets_of(call, setup)[0].tokenizer
+    target = targets_of(call, setup)[0]
     try:
         call.messages = await asyncio.to_thread(compose, call.prompt, given, renderer)
-        sent = await body_bound({**call.body, "prompt": None, "messages": call.messages}, tokenizer)
-        if sent > call.bound_tokens + await body_bound({"input": context}, tokenizer):
+        sent = await body_bound({**call.body, "prompt": None, "messages": call.messages}, target)
+        if sent > call.bound_tokens + await body_bound({"input": context}, target):
             raise TemplateLimit("it repeats more of the request than was reserved for it")
     except TemplateError as error:
         code = "template_limit" if isinstance(error, TemplateLimit) else "template_failed"

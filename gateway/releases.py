@@ -70,8 +70,8 @@ def _pin(call: Call, in_model: str) -> str:
 
 async def _measure(call: Call, setup: Setup, release: str) -> None:
     """The length that rules ask for, as the production release counts."""
-    tokenizer = setup.targets[setup.config.releases[release].upstream].tokenizer
-    call.prompt_tokens = estimate(await prompt_bound(call, tokenizer), bool(tokenizer))
+    target = setup.targets[setup.config.releases[release].upstream]
+    call.prompt_tokens = estimate(await prompt_bound(call, target), bool(target.tokenizer))
 
 
 def _choose(call: Call, family: Family, weights: Mapping[str, float]) -> tuple[str, str]:

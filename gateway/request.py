@@ -11,7 +11,15 @@ from gateway.call import Call, Principal, PromptRef, Route
 from gateway.errors import BadRequest
 from gateway.responses import to_chat
 from model.protocol.errors import InvalidRequest
-from model.protocol.shapes import Count, Positive, Prompt, StreamOptions, read_object, read_shape
+from model.protocol.shapes import (
+    MAX_PROMPTS,
+    Count,
+    Positive,
+    Prompt,
+    StreamOptions,
+    read_object,
+    read_shape,
+)
 
 
 class Fields(msgspec.Struct):
@@ -69,10 +77,18 @@ def read_call(
     if isinstance(fields, ChatFields):
         call.asked_prompt = fields.prompt
     if isinstance(fields, CompletionFields):
-        call.num_choices *= _num_prompts(fields.prompt)
+        call.num_choices *= _num_prompts(fields.prompt, "prompt")
+    if isinstance(fields, EmbeddingFields):
+        _num_prompts(fields.input, "input")
     return call
 
 
-def _num_prompts(prompt: Prompt) -> int:
-    """One text or one list of token ids is one prompt; else each item is one."""
-    return 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
+def _num_prompts(prompt: Prompt, param: str) -> int:
+    """One text or one list of token ids is one prompt; else each item is one.
+
+    Raises BadRequest for more than MAX_PROMPTS.
+    """
+    count = 1 if isinstance(prompt, str) or isinstance(prompt[0], int) else len(prompt)
+    if count > MAX_PROMPTS:
+        raise BadRequest(f"'{param}' has {count} items, at most {MAX_PROMPTS}", param=param)
+    return count

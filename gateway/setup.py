@@ -92,6 +92,7 @@ def make_target(name: str, upstream: Upstream, config: Config) -> Target:
         deadlines=upstream.deadlines,
         can_continue=upstream.can_continue,
         tokenizer=tokenizer,
+        image_tokens=upstream.image_tokens,
         prices=upstream.prices,
     )
 

@@ -14,6 +14,7 @@ import msgspec
 from gateway.config import Retries
 from gateway.routing.balance import Lease, Pool
 from gateway.routing.delivery import Delivery, Recovery
+from gateway.routing.failures import is_too_long
 from gateway.routing.frames import DONE_FRAME, Frame, read_body, read_event
 from gateway.routing.itinerary import Itinerary
 from gateway.upstream import ERROR_BYTES, Post, Reply, Target, UpstreamError, retry_after
@@ -35,6 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     is_streamed: bool = False
     num_choices: int = 1
+    is_bound_ours: bool = False  # the body's max_tokens: where it does not fit, it is left out
     larger: Target | None = None  # where a prompt goes that is too long for the others
     recovery: Recovery = "error"
     retries: Retries = Retries()
@@ -104,12 +106,21 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
             return
         except UpstreamError as error:
             record.outcome = error.kind
+            if _is_bound_to_blame(plan, body, error):
+                body = {name: it for name, it in body.items() if name != "max_tokens"}
+                continue
             itinerary.failed(lease, error)
             body = _next_body(plan, delivery, itinerary, error)
         finally:
             if record.outcome == "running":
                 record.outcome = "cancelled"
             record.latency = time.monotonic() - record.started
+
+
+def _is_bound_to_blame(plan: Plan, body: dict[str, Any], error: UpstreamError) -> bool:
+    """Then it is left out: what fits beside the prompt is less than it, and so is bound by it."""
+    is_ours = plan.is_bound_ours and "max_tokens" in body
+    return is_ours and plan.larger is None and is_too_long(error)
 
 
 def _next_body(

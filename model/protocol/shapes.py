@@ -26,7 +26,8 @@ TokenIds = Annotated[list[TokenId], Meta(max_length=1 << 20)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 TopCount = Annotated[int, Meta(ge=0, le=20)]
-Prompt = str | Annotated[list[str | int | TokenIds], Meta(min_length=1, max_length=2048)]
+Prompt = str | Annotated[list[str | int | TokenIds], Meta(min_length=1, max_length=1 << 20)]
+MAX_PROMPTS = 2048  # in one request; a prompt itself may have as many token ids as it likes
 
 
 class StreamOptions(Struct, kw_only=True):

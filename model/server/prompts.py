@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from model.protocol.shapes import ChatRequest, Json, Message, Prompt
+from model.protocol.shapes import MAX_PROMPTS, ChatRequest, Json, Message, Prompt
 from model.server.errors import BadRequest, ContextTooLong
 from model.server.served import Served
 from model.server.tools import announce, offered_tools, with_objects
@@ -105,6 +105,8 @@ def listed(prompt: Prompt, param: str) -> list[str | list[int]]:
         return [ids]
     if ids:
         raise BadRequest(f"'{param}' mixes token ids with texts or lists", param)
+    if len(prompt) > MAX_PROMPTS:
+        raise BadRequest(f"'{param}' has {len(prompt)} items, at most {MAX_PROMPTS}", param)
     return [one for one in prompt if not isinstance(one, int)]
 
 

@@ -29,6 +29,13 @@ CHEAP = Target(
 )
 
 
+PLAIN = Target(name="plain", model="p", base_urls=(), image_tokens=700)
+
+
+def counting(tokenizer: str) -> Target:
+    return msgspec.structs.replace(PLAIN, tokenizer=tokenizer)
+
+
 def call_of(body: dict[str, Any], size: int = 1000) -> Call:
     return Call("id", "chat", body, size, {})
 
@@ -47,22 +54,33 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_bytes_bound_any_text(role: str, texts: list[str]) -> None:
     raw = msgspec.json.encode({"messages": [{"role": role, "content": text} for text in texts]})
     call = call_of(read_object(raw), len(raw))
-    assert asyncio.run(prompt_bound(call, "")) >= sum(len(text.encode()) for text in texts)
+    assert asyncio.run(prompt_bound(call, PLAIN)) >= sum(len(text.encode()) for text in texts)
 
 
 def test_a_tokenizer_counts_closer(tokenizer: str) -> None:
     parts = [{"type": "text", "text": "four words are here"}]
     call = call_of({"messages": [{"role": "user", "content": parts}]})
-    assert asyncio.run(prompt_bound(call, tokenizer)) == 64 + 8 + 4
+    assert asyncio.run(prompt_bound(call, counting(tokenizer))) == 64 + 8 + 4
     long = call_of({"prompt": "word " * 20_000})
-    assert asyncio.run(prompt_bound(long, tokenizer)) == 20_000
+    assert asyncio.run(prompt_bound(long, counting(tokenizer))) == 20_000
 
 
-def test_what_no_tokenizer_knows_is_bound_by_its_bytes(tokenizer: str) -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:…"}}
-    call = call_of({"messages": [{"role": "user", "content": [image]}]})
-    assert asyncio.run(prompt_bound(call, tokenizer)) == 1000 + 64 + 8
-    assert asyncio.run(prompt_bound(call_of({"input": [1, 2, 3]}), tokenizer)) == 1000
+def test_what_is_no_text(tokenizer: str) -> None:
+    url = "data:image/png;base64," + "A" * 20_000
+    image, sound = {"type": "image_url", "image_url": {"url": url}}, {"type": "input_audio"}
+    parts = [image, sound, {"type": "text", "text": "two words"}]
+    call = call_of({"messages": [{"role": "user", "content": parts}]}, size=20_500)
+    size_of = len(msgspec.json.encode(sound))
+    assert asyncio.run(prompt_bound(call, counting(tokenizer))) == 64 + 8 + 700 + size_of + 2
+    rest = 20_500 - len(msgspec.json.encode(image))
+    assert asyncio.run(prompt_bound(call, PLAIN)) == 64 + 8 + 700 + rest
+    bytes_alone = msgspec.structs.replace(PLAIN, image_tokens=0)
+    assert asyncio.run(prompt_bound(call, bytes_alone)) == 64 + 8 + 20_500
+
+
+def test_ids_are_as_many_tokens(tokenizer: str) -> None:
+    for ids in ([1, 2, 3], [[1, 2], [3]]):
+        assert asyncio.run(prompt_bound(call_of({"input": ids}), counting(tokenizer))) == 3
 
 
 def test_the_worst_is_the_dearest_target() -> None:

@@ -32,6 +32,37 @@ async def test_a_plain_answer_passes_but_for_the_models_name(open_house: Any) ->
         assert (row["usage_source"], row["outcome"], row["finish"]) == ("upstream", "ok", "stop")
 
 
+async def test_a_bound_of_ours_that_does_not_fit_is_left_out(open_house: Any) -> None:
+    async with open_house() as house:
+        house.upstream.room = 100
+        for stream in (False, True):
+            assert (await house.chat(stream=stream)).status == 200
+        assert [it.get("max_tokens") for it in house.upstream.requests] == [512, None] * 2
+        reply = await house.chat(max_tokens=512)
+        assert reply.status == 400
+        assert (await reply.json())["error"]["code"] == "context_length_exceeded"
+        assert len(house.upstream.requests) == 5
+    none = {"releases": {"town-1": {"default_max_tokens": 0}}}
+    async with open_house(none) as house:
+        assert (await house.chat()).status == 200
+        assert "max_tokens" not in house.upstream.requests[-1]
+
+
+async def test_a_prompt_beyond_the_context_goes_to_the_larger_at_once(open_house: Any) -> None:
+    over = {
+        "upstreams": {
+            "up": {"context_length": 400},
+            "large": {"base_url": "http://127.0.0.1:1/v1", "model": "m"},
+        },
+        "families": {"town": {"context_fallback": "large"}},
+    }
+    async with open_house(over) as house:
+        assert (await house.chat()).status == 200
+        long = [{"role": "user", "content": "word " * 1000}]
+        assert (await house.chat(messages=long)).status == 502
+        assert len(house.upstream.requests) == 1
+
+
 async def test_a_stream_passes_and_hides_the_usage_nobody_asked_for(open_house: Any) -> None:
     async with open_house() as house:
         reply = await house.chat(stream=True)

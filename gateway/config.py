@@ -17,6 +17,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(gt=0, le=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 NO_SAMPLING = frozenset(
@@ -122,7 +123,7 @@ class Upstream(Section):
     ca_file: str = ""
     tokenizer: str = ""  # path of a tokenizer.json, to count with; none: bytes, marked estimated
     can_continue: bool = False  # continues a last assistant message
-    context_length: int = 0  # tokens; longer prompts go to `context_fallback` at once; 0: not known
+    context_length: int = 0  # tokens of prompt and answer together; 0: not known
     image_tokens: int = 2_000  # that an image counts before it was read; 0: its bytes
     deadlines: Deadlines = Deadlines()
     prices: tuple[Price, ...] = ()  # none: free
@@ -256,9 +257,7 @@ class Index(Section):
     corpus: str = ""  # ingested at the start of `glassgate serve`: pydoc:topics, or a path
     fusion: Literal["rrf", "min-max"] = "min-max"
     top_k: Positive = 6  # passages, at most
-    threshold: Annotated[float, Meta(ge=0, le=1)] = (
-        0.0  # the cosine below which a passage is not relevant; 0: all are
-    )
+    threshold: Fraction = 0.0  # the cosine below which a passage is not relevant; 0: all are
     order: Literal["best_first", "best_last"] = "best_first"  # by make bench-rag
     rerank: str = ""  # the family whose likelihood of the question orders the passages anew
     on_nothing: Literal["answer", "say", "refuse"] = "say"  # when no passage is relevant
@@ -271,7 +270,7 @@ class Metrics(Section):
 class Traces(Section):
     """Of requests: where their time went. Those that fail here are kept, whatever `sample` says."""
 
-    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01  # kept, where the caller does not say
+    sample: Fraction = 0.01  # kept, where the caller does not say
     keep_hours: Annotated[float, Meta(gt=0)] = 24.0
     max_rows: Positive = 100_000
     prompts: bool = False  # keep what was asked, too

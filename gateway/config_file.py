@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,6 +25,8 @@ from gateway.config import (
     Upstream,
     served_name,
 )
+from gateway.limits.rules import rules_of
+from model.protocol.shapes import Sampled
 
 DEFAULT_PATH = Path(__file__).parent.parent / "ops" / "gateway.toml"
 VARIABLES = {
@@ -35,6 +38,18 @@ VARIABLES = {
     "GLASSGATE_CACHE_REDIS_URL": "answer_cache.redis_url",
     "GLASSGATE_REDIS_URL": "redis.url",
 }
+NUMBERS = {
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "min_tokens",
+}  # of a sampling, the same everywhere; the rest is the upstream's to judge
+NO_URL = "needs a URL such as http://10.0.0.1:8000/v1"
 _PASSWORD = re.compile(r"(?<=://)[^/@]*(?=@)")
 
 
@@ -118,8 +133,14 @@ def _section(path: str, value: Any, kind: Any) -> Any:
         # Variables and flags are text, hence not strict: "8080" is a port.
         return msgspec.convert(value, kind, strict=False, dec_hook=_hook)
     except msgspec.ValidationError as error:
-        complaint, _, where = str(error).partition(" - at `$")
-        raise ConfigError(f"{path}{where.rstrip('`')}: {complaint}") from error
+        where, complaint = _said(error)
+        raise ConfigError(f"{path}{where}: {complaint}") from error
+
+
+def _said(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Where, as a path that begins with a dot, and what."""
+    complaint, _, where = str(error).partition(" - at `$")
+    return where.rstrip("`"), complaint
 
 
 def _hook(kind: type, value: Any) -> Any:
@@ -130,8 +151,7 @@ def _hook(kind: type, value: Any) -> Any:
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Names that nothing answers to and values that exclude each other: path, complaint."""
-    for path in _no_amounts(config, ""):
-        yield path, "needs a number from 0 on"
+    yield from _out_of_bounds(config)
     for path, section, name in _references(config):
         if name and name not in getattr(config, section):
             yield path, f"there is no {section}.{name}"
@@ -139,16 +159,30 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield from _in_upstream(config, f"upstreams.{name}", upstream)
     for name, family in config.families.items():
         yield from _in_family(config, name, family)
-    for name, release in config.releases.items():
-        for field in NO_SAMPLING & release.sampling.keys():
-            yield f"releases.{name}.sampling.{field}", "is no sampling (see default_max_tokens)"
+    if config.traces.otlp and not _is_url(config.traces.otlp):
+        yield "traces.otlp", NO_URL
     for name, key in config.keys.items():
         if bool(key.sha256) == bool(key.env):
             yield f"keys.{name}", "needs either sha256 or env"
 
 
+def _out_of_bounds(config: Config) -> Iterator[tuple[str, str]]:
+    """What a bound beside the field in `config` cannot say."""
+    for path in _no_amounts(config, ""):
+        yield path, "needs a number from 0 on"
+    for name, release in config.releases.items():
+        for where, complaint in in_sampling(release.sampling):
+            yield f"releases.{name}.sampling{where}", complaint
+    for name, limits in config.limits.items():
+        try:
+            rules_of(limits)
+        except ValueError as error:
+            kind, _, complaint = str(error).partition(": ")
+            yield f"limits.{name}.{kind}", complaint
+
+
 def _no_amounts(value: Any, path: str) -> Iterator[str]:
-    """Paths of the numbers that are negative or infinite; sampling is the upstream's to judge."""
+    """Paths of the numbers that are negative or infinite; a sampling's may be."""
     if isinstance(value, Section):
         for field in value.__struct_fields__:
             if field != "sampling":
@@ -163,6 +197,25 @@ def _no_amounts(value: Any, path: str) -> Iterator[str]:
         Decimal(value).is_finite() and value >= 0
     ):
         yield path
+
+
+def in_sampling(sampling: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong in it: a path that begins with a dot, a complaint."""
+    for name in NO_SAMPLING & sampling.keys():
+        yield f".{name}", "is no sampling (see a release's default_max_tokens)"
+    try:
+        numbers = {name: sampling[name] for name in NUMBERS & sampling.keys()}
+        msgspec.convert({"model": "", **numbers}, Sampled)
+    except msgspec.ValidationError as error:
+        yield _said(error)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _references(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -190,6 +243,9 @@ def _in_upstream(config: Config, path: str, upstream: Upstream) -> Iterator[tupl
         yield path, "needs either base_url or local"
     if upstream.local and config.local is None:
         yield f"{path}.local", "there is no [local] section"
+    urls = upstream.base_url
+    if urls and not all(map(_is_url, (urls,) if isinstance(urls, str) else urls)):
+        yield f"{path}.base_url", NO_URL
     if upstream.base_url and not upstream.model:
         yield f"{path}.model", "is missing"
 

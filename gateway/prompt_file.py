@@ -26,8 +26,7 @@ import yaml
 from jinja2 import nodes
 from msgspec import Meta
 
-from gateway.config import NO_SAMPLING
-from gateway.config_file import ConfigError
+from gateway.config_file import ConfigError, in_sampling
 from gateway.errors import BadRequest
 from gateway.prompt_inputs import defaults, shape_of
 from model.protocol.sandbox import environment
@@ -133,8 +132,8 @@ def parse(text: str) -> Prompt:
         front = msgspec.convert(yaml.safe_load(head[1]), Front)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(str(error)) from error
-    if owned := NO_SAMPLING & front.sampling.keys():
-        raise ConfigError(f"sampling.{min(owned)}: is not for a prompt to say")
+    for where, complaint in in_sampling(front.sampling):
+        raise ConfigError(f"sampling{where}: {complaint}")
     source = _in_pieces(text[head.end() :])
     return Prompt(
         front=front,

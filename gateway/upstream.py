@@ -81,6 +81,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     deadlines: Deadlines = Deadlines()
     can_continue: bool = False
     tokenizer: str = ""
+    image_tokens: int = 0
     prices: tuple[Price, ...] = ()
 
 

@@ -59,6 +59,33 @@ def test_the_shipped_file_is_good() -> None:
         ({"limits": {"tight": {"cost_per_day": nan}}}, "limits.tight.cost_per_day"),
         ({"server": {"drain_s": -1}}, "server.drain_s"),
         ({"breaker": {"window_s": 0}}, "breaker.window_s"),
+        ({"retries": {"attempts": 0}}, "retries.attempts"),
+        *(
+            ({"server": {name: 0}}, f"server.{name}")
+            for name in (
+                "max_body_bytes",
+                "max_headers",
+                "body_timeout_s",
+                "heartbeat_s",
+                "max_in_flight",
+                "idle_timeout_s",
+            )
+        ),
+        ({"local": {"backoff_s": 0}}, "local.backoff_s"),
+        ({"redis": {"gateways": 0}}, "redis.gateways"),
+        ({"store": {"retention_days": 0}}, "store.retention_days"),
+        ({"traces": {"otlp": "collector:4318"}}, "traces.otlp"),
+        ({"limits": {"wide": {"tokens_per_minute": 1 << 60}}}, "limits.wide.tokens_per_minute"),
+        (town("upstreams", "up", deadlines={"idle": 0}), "upstreams.up.deadlines.idle"),
+        *(
+            (town("upstreams", "up", base_url=it), "upstreams.up.base_url")
+            for it in ("127.0.0.1:8000/v1", "http://", ["http://a/v1", "b/v1"], "http://a:x/v1")
+        ),
+        (town("releases", "town-1", cache={"threshold": 7}), "releases.town-1.cache.threshold"),
+        *(
+            (town("releases", "town-1", sampling={name: value}), f"releases.town-1.sampling.{name}")
+            for name, value in (("temperature", "hot"), ("top_p", 0), ("presence_penalty", nan))
+        ),
         (town("families", "town", labels={"production": "no"}), "families.town.labels.production"),
         (town("families", "town", labels={}), "families.town.labels"),
         (town("families", "town", weights={"canary": 1}), "families.town"),
@@ -117,7 +144,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
 def test_only_a_release_may_say_less_than_zero() -> None:
     with pytest.raises(ConfigError, match=r"releases\.town-1\.sampling\.max_tokens"):
         parse(town("releases", "town-1", sampling={"max_tokens": 9000}))
-    sampling = {"presence_penalty": -1.0}
+    sampling = {"presence_penalty": -1.0, "top_k": -1, "of_another_server": "warm"}
     config = parse(town("releases", "town-1", sampling=sampling))
     assert config.releases["town-1"].sampling == sampling
 

@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Self
 
+import msgspec
+
 from gateway.config import Local, served_name
 
 log = logging.getLogger("glassgate.local")
@@ -34,6 +36,7 @@ class LocalModel:
         self.config = config
         self.is_ready = False
         self.num_restarts = 0
+        self.context_length = 0  # tokens, of the chat model; 0 until it is known
         self._first = asyncio.Event()
         self._back_at = 0.0
 
@@ -102,9 +105,10 @@ class LocalModel:
 
     async def _probe(self) -> None:
         while True:
-            if await _answers(self.config.port):
+            if models := await _models(self.config.port):
                 break
             await asyncio.sleep(POLL_S)
+        self.context_length = max(it.max_model_len or 0 for it in models)
         self.is_ready = True
         self._first.set()
 
@@ -131,17 +135,28 @@ def command(config: Local) -> list[str]:
     return words
 
 
-async def _answers(port: int) -> bool:
-    """Is the child done with loading? Asked by hand, so that this file needs no HTTP client."""
+class Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class Models(msgspec.Struct):
+    data: list[Model]
+
+
+async def _models(port: int) -> list[Model]:
+    """What the child serves; nothing before it is done with loading. Asked by hand, so that this
+    file needs no HTTP client."""
     try:
         async with asyncio.timeout(PROBE_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-            status = await reader.readline()
+            writer.write(b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             writer.close()
-            return b" 200 " in status
     except (OSError, TimeoutError):
-        return False
+        return []
+    is_loaded = b" 200 " in head.partition(b"\r\n")[0]
+    return msgspec.json.decode(body, type=Models).data if is_loaded else []
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

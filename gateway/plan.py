@@ -37,18 +37,17 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
     release = setup.config.releases[call.release]
     family = setup.config.families[call.family]
     names, larger = (release.upstream, *family.fallbacks), family.context_fallback
-    if larger and _is_beyond(call, setup, release.upstream):
+    if larger and _room(call, setup, local, names[0]) <= 0:
         names, larger = (larger,), ""
     return Plan(
         targets=_standing(names, setup, local),
         path=PATHS[call.route],
-        body=upstream_body(call, release),
+        body=upstream_body(call, release, _room(call, setup, local, names[0])),
         headers={
             "x-request-id": call.id,
             **trace_headers(call),
         },
         is_streamed=call.stream,
-        is_bound_ours=call.max_tokens is None,
         num_choices=call.num_choices,
         larger=setup.targets[larger] if larger else None,
         recovery=family.stream_recovery,
@@ -56,10 +55,13 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
     )
 
 
-def _is_beyond(call: Call, setup: Setup, upstream: str) -> bool:
-    """Is the prompt most likely longer than what the upstream is said to hold?"""
+def _room(call: Call, setup: Setup, local: LocalModel | None, upstream: str) -> float:
+    """Tokens that the prompt most likely leaves for the answer; infinite where nobody knows."""
+    context = setup.config.upstreams[upstream].context_length
+    if local is not None and setup.config.upstreams[upstream].local == "model":
+        context = context or local.context_length
     expected = estimate(call.bound_tokens, bool(setup.targets[upstream].tokenizer))
-    return 0 < setup.config.upstreams[upstream].context_length < expected
+    return context - expected if context else math.inf
 
 
 def targets_of(call: Call, setup: Setup) -> list[Target]:
@@ -87,9 +89,10 @@ def trace_headers(call: Call) -> dict[str, str]:
     return headers
 
 
-def upstream_body(call: Call, release: Release) -> dict[str, Any]:
+def upstream_body(call: Call, release: Release, room: float) -> dict[str, Any]:
     """The client's fields over the release's defaults, and these over its prompt's. A null is no
-    field where there is a default.
+    field where there is a default. A bound that the client did not ask for is not sent where it
+    does not fit into `room`: what does fit is less.
 
     What nobody reads here passes untouched.
     """
@@ -104,7 +107,7 @@ def upstream_body(call: Call, release: Release) -> dict[str, Any]:
     if call.route != "completions":
         body.pop("prompt", None)
     body.pop("cache", None)
-    if call.max_tokens is None and release.default_max_tokens:
+    if call.max_tokens is None and 0 < release.default_max_tokens <= room:
         body["max_tokens"] = release.default_max_tokens
     if call.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

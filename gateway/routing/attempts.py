@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Attempt(msgspec.Struct):
     """One request to one replica, as it was used. Times in seconds, `started` monotonic.
 
-    `outcome`: "ok", a kind of UpstreamError, or "cancelled"; "running" until then. `num_chunks`
+    `outcome`: "ok", that of an UpstreamError, or "cancelled"; "running" until then. `num_chunks`
     counts pieces with content, most often a token each; `gaps` are the waits between them, in the
     buckets of GAP_S. `status` is that of the reply, whatever came in it.
     """
@@ -105,7 +105,8 @@ async def run(plan: Plan, pool: Pool, attempts: list[Attempt]) -> AsyncGenerator
                     await reply.drain(DRAIN_S)
             return
         except UpstreamError as error:
-            record.outcome = error.kind
+            record.outcome = error.outcome
+            pool.complaints.note(plan.headers.get("x-request-id", ""), lease.target, error)
             if _is_bound_to_blame(plan, body, error):
                 body = {name: it for name, it in body.items() if name != "max_tokens"}
                 continue

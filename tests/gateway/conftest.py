@@ -40,15 +40,6 @@ BODY = {
 }
 
 
-TOO_LONG = {
-    "error": {
-        "message": "the prompt and max_tokens are more than the context",
-        "type": "invalid_request_error",
-        "code": "context_length_exceeded",
-    }
-}
-
-
 def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
     return b"data: " + json.dumps({**CHUNK, "choices": choices, **more}).encode() + b"\n\n"
 
@@ -70,7 +61,6 @@ class Upstream:
     pieces: list[bytes | asyncio.Event] = field(default_factory=lambda: list(ANSWER))
     body: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(BODY))
     status: int = 200
-    room: int = 1 << 30  # tokens that an answer may ask for; more is refused, as vLLM does
     reply_headers: dict[str, str] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -92,9 +82,6 @@ class Upstream:
         body = json.loads(raw)
         self.requests.append(body)
         self.asked.set()
-        if (body.get("max_tokens") or 0) > self.room:
-            await self._plain(send, TOO_LONG, 400)
-            return
         if not body.get("stream") or self.status != 200:
             await self._plain(send, self.body)
             return
@@ -112,12 +99,10 @@ class Upstream:
             if isinstance(piece, asyncio.Event):
                 piece.set()
 
-    async def _plain(self, send: Send, body: dict[str, Any], status: int = 0) -> None:
+    async def _plain(self, send: Send, body: dict[str, Any]) -> None:
         headers = [(b"content-type", b"application/json")]
         headers += [(k.encode(), v.encode()) for k, v in self.reply_headers.items()]
-        await send(
-            {"type": "http.response.start", "status": status or self.status, "headers": headers}
-        )
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
     async def _stream(self, send: Send) -> None:

@@ -20,7 +20,8 @@ import socketserver, sys, threading
 class Answer(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.recv(65536)
-        self.request.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+        models = b'{"data": [{"id": "m", "max_model_len": 77}]}'
+        self.request.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n" + models)
 socketserver.TCPServer.allow_reuse_address = True
 server = socketserver.ThreadingTCPServer(("127.0.0.1", int(sys.argv[1])), Answer)
 server.daemon_threads = True
@@ -45,6 +46,7 @@ async def test_a_killed_child_is_started_again(monkeypatch: pytest.MonkeyPatch) 
     async with model(monkeypatch, ANSWERS) as it:
         await it.until_ready()
         assert it.is_ready
+        assert it.context_length == 77
         (first,) = children(it)
         os.kill(first.pid, signal.SIGKILL)
         async with asyncio.timeout(60):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.config import Config, Local, Release, Upstream, served_name
-from gateway.config_file import ConfigError, Loaded
+from gateway.config_file import DEFAULT_PATH, ConfigError, Loaded
 from gateway.counting import load_tokenizer
 from gateway.limits import Rule, rules_of
 from gateway.local import base_url
@@ -107,7 +107,7 @@ def _check_tokenizer(path: str, file: str) -> None:
 def pulled_tokenizer(model: str) -> str:
     """The tokenizer.json beside a model on this machine; "" when there is none."""
     home = Path(os.environ.get("GLASSGATE_HOME") or Path.home() / ".cache" / "glassgate")
-    folders = (Path(model), home / "models" / model)
+    folders = (Path(model), home / "models" / model, DEFAULT_PATH.parent / model)
     return next((str(it) for folder in folders if (it := folder / "tokenizer.json").is_file()), "")
 
 

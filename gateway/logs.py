@@ -5,7 +5,6 @@ What a client wrote is never logged: neither prompts nor answers, nor a header b
 
 import asyncio
 import logging
-import re
 import sys
 import time
 from functools import lru_cache
@@ -15,9 +14,7 @@ import msgspec
 from starlette.types import Scope
 
 from gateway.call import Call
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_SECRET = re.compile(r"(sk-[A-Za-z0-9-]{4})[A-Za-z0-9_-]{8,}|(?<=://)[^/@\s]+(?=@)|(Bearer )\S+")
+from gateway.masks import clean
 
 _waiting: list[str] = []
 
@@ -33,11 +30,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["trace"] = clean(self.formatException(record.exc_info))
         return msgspec.json.encode(line).decode()
-
-
-def clean(text: str) -> str:
-    """Without what could forge a line, steer a terminal or open a door."""
-    return _CONTROL.sub("\ufffd", _SECRET.sub(r"\1\2***", text))
 
 
 def set_up(level: int = logging.INFO) -> None:

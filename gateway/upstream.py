@@ -24,6 +24,7 @@ from model.protocol.sse import Event, EventReader, EventTooLarge
 ERROR_BYTES = 65_536  # of an error's body, which is all that a client is ever shown
 EVENT_BYTES = 1 << 20
 READ_BUFFER = 65_536
+TOLD_STATUSES = {401, 403, 404, 429}  # what an operator can mend: key, rights, model, quota
 
 Kind = Literal[
     "connect",
@@ -64,6 +65,15 @@ class UpstreamError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.body = body
+
+    @property
+    def outcome(self) -> str:
+        """The kind, of a status with its class; one of a closed set."""
+        if self.kind != "status" or self.status is None:
+            return self.kind
+        if self.status in TOLD_STATUSES:
+            return f"status_{self.status}"
+        return f"status_{self.status // 100}xx"
 
     @property
     def is_timeout(self) -> bool:
@@ -295,7 +305,7 @@ def _failure(error: Exception, is_streamed: bool) -> UpstreamError:
     elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | ValueError):
         kind = "connect"
     elif isinstance(error, aiohttp.ClientResponseError):
-        kind = "malformed"
+        return UpstreamError("malformed", "no HTTP")  # its own text quotes what came
     return UpstreamError(kind, _text(error))
 
 

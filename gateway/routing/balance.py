@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from gateway.config import BreakerPolicy
 from gateway.routing.breaker import Breaker
+from gateway.routing.complaints import Complaints
 from gateway.upstream import Client, Target, UpstreamError
 
 MAX_REPLICAS = 1024
@@ -119,6 +120,7 @@ class Pool:
         self, client: Client, policy: BreakerPolicy | None = None, rng: random.Random | None = None
     ) -> None:
         self.client = client
+        self.complaints = Complaints()
         self.rng = rng or random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._policy = policy or BreakerPolicy()
         self._replicas: LRUCache[tuple[str, str, str], Replica] = LRUCache(MAX_REPLICAS)

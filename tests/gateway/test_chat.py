@@ -151,6 +151,22 @@ async def test_what_a_client_hears_of_a_failing_upstream(
         assert ("retry-after" in reply.headers) == (ours in (429, 503))
 
 
+async def test_the_log_says_why_a_fallback_answers(
+    open_house: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    over = {
+        "upstreams": {"dead": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}},
+        "releases": {"town-1": {"upstream": "dead"}},
+        "families": {"town": {"fallbacks": ["up"]}},
+        "retries": {"per_target": 0},
+    }
+    async with open_house(over) as house:
+        assert (await house.chat(headers={"x-request-id": "r1"})).status == 200
+    (line,) = [it.getMessage() for it in caplog.records if it.name == "glassgate.upstream"]
+    assert line.startswith("upstream dead failed: connect, ")
+    assert line.endswith("; request r1")
+
+
 async def test_a_rate_limit_is_one_for_the_next_client_too(open_house: Any, upstream: Any) -> None:
     upstream.status, upstream.reply_headers = 429, {"retry-after": "30"}
     async with open_house() as house:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.logs import JsonFormatter, clean, log_request
+from gateway.logs import JsonFormatter, log_request
+from gateway.masks import clean
 from gateway.trace import request_id
 
 

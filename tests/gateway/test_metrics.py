@@ -85,7 +85,7 @@ async def test_requests_are_counted_by_what_they_ended_in(open_house: Any, upstr
         ill = 'family="town",finish="",outcome="upstream_status",release="town-1",route="chat"'
         assert numbers[f'requests_total{{{ill},status="5xx"}}'] == 1
         for kind in ("first", "retry"):
-            name = f'attempts_total{{kind="{kind}",outcome="status",target="up"}}'
+            name = f'attempts_total{{kind="{kind}",outcome="status_5xx",target="up"}}'
             assert numbers[name] == 1
         refused = {name: count for name, count in numbers.items() if name.startswith("refused")}
         assert refused == {'refused_total{code="not_found",status="4xx"}': 1}

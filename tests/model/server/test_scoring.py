@@ -30,5 +30,5 @@ def test_the_score_is_the_mean_likelihood_of_the_query(chat_only):
 
 def test_without_an_embedder_nothing_is_embedded(chat_only):
     reply = chat_only.http.post("/v1/embeddings", json={"model": MODEL, "input": "a"})
-    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "wrong_model")
     assert len(chat_only.http.get("/v1/models").json()["data"]) == 1

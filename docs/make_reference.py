@@ -1,13 +1,15 @@
 """Writes docs/reference.md from the code: `make docs`. A test fails when the page is behind.
 
 Knows where the truth of each table is: click commands, the config structs and the comments beside
-their fields, the tables of routes, the metric registries, the error classes.
+their fields, the tables of routes, the shapes that the admin API reads, the metric registries, the
+error classes.
 """
 
 import ast
 import inspect
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -20,14 +22,22 @@ import gateway.config
 import gateway.errors
 import model.__main__
 import model.server.errors
-from gateway import cli
+from gateway import admin, cli
 from gateway.app import DOORS
 from gateway.metrics import Metrics
+from gateway.state import FIXED
 from model.engine.config import EngineConfig
 from model.server.metrics import Metrics as ServerMetrics
 from model.server.routes import ENDPOINTS
 
 PAGE = Path(__file__).with_name("reference.md")
+RELOAD = """\
+A changed file is taken within a second, whole or not at all: while a key marked `restart` differs
+from what the gateway was started with, the file is refused with all its other changes. A release
+and a prompt are immutable: what changes one needs a new name or version."""
+READ = (
+    "Bodies are JSON objects. A field that is not here is refused; a route that is not, reads none."
+)
 Rows = Iterable[tuple[str, ...]]
 
 
@@ -89,16 +99,17 @@ def fields(module: ModuleType) -> dict[str, dict[str, tuple[str, str]]]:
     return found
 
 
-def config_keys() -> Iterator[tuple[str, str, str]]:
-    """(key, default, meaning) of everything that gateway.toml may say."""
+def config_keys() -> Iterator[tuple[str, str, str, str]]:
+    """(key, default, meaning, reload) of everything that gateway.toml may say."""
     known = fields(gateway.config)
 
-    def walk(struct: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    def walk(struct: Any, path: str) -> Iterator[tuple[str, str, str, str]]:
         for field in msgspec.structs.fields(struct):
             inner, below = section(field.type)
             if inner is None:
                 default, note = known[struct.__name__][field.name]
-                yield f"`{path}{field.name}`", f"`{default}`", note
+                restart = "restart" if path.partition(".")[0] in FIXED else ""
+                yield f"`{path}{field.name}`", f"`{default}`", note, restart
             else:
                 yield from walk(inner, f"{path}{field.name}.{below}")
 
@@ -115,6 +126,45 @@ def section(kind: Any) -> tuple[Any, str]:
             below = {dict: "NAME.", tuple: "[]."}.get(getattr(kind, "__origin__", None), "")
             return inner, below
     return None, ""
+
+
+def admin_fields() -> Rows:
+    """(route, where, field, value, default, meaning) of all that the admin API reads."""
+    for method, path, endpoint in admin.ROUTES:
+        for where, shape in asked_by(endpoint):
+            meaning = " ".join((shape.__doc__ or "").split())
+            parts = msgspec.json.schema(shape)["$defs"][shape.__name__]
+            for name, schema in parts["properties"].items():
+                is_needed = name in parts.get("required", ())
+                default = "required" if is_needed else f"`{schema['default']!r}`"
+                yield f"`{method} {path}`", where, f"`{name}`", value(schema), default, meaning
+                meaning = ""  # once for all fields
+
+
+def asked_by(endpoint: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """The shapes that an endpoint hands to `body_of` and `query_of`."""
+    for node in ast.walk(ast.parse(inspect.getsource(endpoint))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("body_of", "query_of"):
+            where = ast.unparse(node.func).removesuffix("_of")
+            yield where, reduce(getattr, ast.unparse(node.args[1]).split("."), admin)
+
+
+def value(schema: Any) -> str:
+    """A JSON Schema in words."""
+    if "anyOf" in schema:
+        return " or ".join(map(value, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{it}`" for it in schema["enum"])
+    if "items" in schema:
+        return f"list of {value(schema['items'])}s"
+    if "additionalProperties" in schema:
+        return f"object of {value(schema['additionalProperties'])}s"
+    bounds = {
+        "minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}",
+        "minLength": "from {}", "maxLength": "to {} characters",
+    }  # fmt: skip
+    said = [text.format(schema[name]) for name, text in bounds.items() if name in schema]
+    return " ".join([schema.get("format", schema["type"]), *said])
 
 
 def errors(module: ModuleType) -> Rows:
@@ -137,10 +187,12 @@ def page() -> str:
         "## Commands\n",
         *commands("glassgate", cli.main),
         *commands("python -m model", model.__main__.main),
-        "## Config keys of `gateway.toml`\n",
-        table(("key", "default", "meaning"), config_keys()) + "\n",
+        f"## Config keys of `gateway.toml`\n\n{RELOAD}\n",
+        table(("key", "default", "meaning", "change"), config_keys()) + "\n",
         "## Routes of the gateway\n\n`open` needs no key; a route needs its scope.\n",
         table(("route", "scope"), doors) + "\n",
+        f"## What the admin API reads\n\n{READ}\n",
+        table(("route", "in", "field", "value", "default", "meaning"), admin_fields()) + "\n",
         "## Routes of the model server\n",
         table(("route",), [(f"`{it.method} {it.path}`",) for it in ENDPOINTS]) + "\n",
         "## Metrics of the gateway\n",

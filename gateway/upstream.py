@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 from gateway.config import Deadlines, Price
-from model.protocol.sse import Event, EventReader, EventTooLarge
+from model.protocol.sse import Event, EventReader, EventTooLarge, encode_event
 
 ERROR_BYTES = 65_536  # of an error's body, which is all that a client is ever shown
 EVENT_BYTES = 1 << 20
@@ -130,6 +130,7 @@ class Reply:
         self._due = started + deadlines.first_token if is_streamed else self._total_at
         self._timer: asyncio.TimerHandle | None = None
         self._is_waiting = False
+        self._is_first = True
         self._reader = EventReader(EVENT_BYTES)
 
     async def __aenter__(self) -> Self:
@@ -154,12 +155,19 @@ class Reply:
         self._reset_timer()
 
     async def next_events(self) -> list[Event]:
-        """The server-sent events that came together; none at the end. Raises UpstreamError."""
+        """The server-sent events that came together; none at the end. Raises UpstreamError.
+
+        What was answered as a whole, though a stream was asked for, is one event.
+        """
         events: list[Event] = []
         left = 2 * EVENT_BYTES  # comments keep a stream alive, but nobody needs megabytes of them
         while not events and (chunk := await self._receive()):
             if (left := left - len(chunk)) < 0:
                 raise UpstreamError("malformed", "a stream without events")
+            if self._is_first and chunk.lstrip().startswith(b"{"):  # no line of a stream does
+                data = (chunk + await self.read(EVENT_BYTES)).strip()
+                return [Event(encode_event(data), data)]
+            self._is_first = False
             try:
                 events = list(self._reader.feed(chunk))
             except EventTooLarge as error:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.upstream import UpstreamError
-from model.protocol.sse import DONE, Event
+from model.protocol.sse import DONE, Event, encode_event
 
 Kind = Literal["content", "finish", "usage", "done", "other", "body"]
 
@@ -30,6 +30,7 @@ class Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: dict[str, Any] | None = None  # chat
     text: str | None = None  # completions
+    message: dict[str, Any] | None = None  # chat, answered as a whole
     finish_reason: str | None = None
 
     @property
@@ -84,11 +85,28 @@ def read_event(event: Event) -> Frame:
     kind: Kind = "other" if choices or chunk.usage is None else "usage"
     for choice in choices:
         if choice.finish_reason is not None:
+            if choice.message and choice.delta is None:
+                return read_event(_as_chunk(event))
             kind = "finish"
             _check_finish(choice.finish_reason)
         elif kind == "other" and choice.has_content:
             kind = "content"
     return Frame(kind, event.raw, event.data, choices, chunk.usage)
+
+
+def _as_chunk(event: Event) -> Event:
+    """A whole answer, come where a stream was asked for, as the one chunk of it."""
+    try:
+        answer = msgspec.json.decode(event.data) | {"object": "chat.completion.chunk"}
+        for choice in answer["choices"]:
+            if message := choice.pop("message", None):
+                choice["delta"] = message
+                for i, call in enumerate(message.get("tool_calls") or ()):
+                    call["index"] = i
+    except (*_BAD_JSON, TypeError) as error:
+        raise UpstreamError("malformed", "a whole answer that is none") from error
+    data = msgspec.json.encode(answer)
+    return Event(encode_event(data), data)
 
 
 def read_body(body: bytes) -> Frame:

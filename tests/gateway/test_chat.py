@@ -151,6 +151,39 @@ async def test_what_a_client_hears_of_a_failing_upstream(
         assert ("retry-after" in reply.headers) == (ours in (429, 503))
 
 
+async def test_a_whole_answer_is_a_stream_of_one_chunk(open_house: Any, upstream: Any) -> None:
+    upstream.body["choices"][0]["message"]["tool_calls"] = [{"id": "t", "type": "function"}]
+    upstream.pieces = [json.dumps(upstream.body, indent=1).encode()]
+    async with open_house() as house:
+        reply = await house.chat(stream=True)
+        chunk, last = events(await reply.text())
+        assert last == "[DONE]"
+        assert (chunk["object"], chunk["model"]) == ("chat.completion.chunk", "up-model")
+        (choice,) = chunk["choices"]
+        assert choice["finish_reason"] == "stop"
+        assert choice["delta"]["content"] == "Paris"
+        assert choice["delta"]["tool_calls"] == [{"id": "t", "type": "function", "index": 0}]
+        (row,) = await house.rows()
+        assert (row["prompt_tokens"], row["completion_tokens"], row["attempts"]) == (7, 3, 1)
+
+
+NO_ANSWERS: list[Any] = [
+    {"error": {"code": 401}},
+    {"choices": [{"message": {"content": "cut off"}}]},
+    {"choices": [{"message": {"tool_calls": ["?"]}, "finish_reason": "stop"}]},
+]
+
+
+@pytest.mark.parametrize("said", NO_ANSWERS)
+async def test_a_whole_that_is_no_answer_is_not_taken_for_one(
+    open_house: Any, upstream: Any, said: Any
+) -> None:
+    upstream.pieces = [json.dumps(said).encode()]
+    async with open_house() as house:
+        reply = await house.chat(stream=True)
+        assert (reply.status, (await reply.json())["error"]["type"]) == (502, "upstream_error")
+
+
 async def test_the_log_says_why_a_fallback_answers(
     open_house: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

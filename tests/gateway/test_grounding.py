@@ -134,7 +134,7 @@ async def test_a_stream_cites_in_one_chunk_before_its_finish(
 async def test_nothing_relevant_is_left_out_or_said(
     open_library: Any, policy: str, said: bool
 ) -> None:
-    async with open_library(threshold=1.1, on_nothing=policy) as house:
+    async with open_library(threshold=1.0, on_nothing=policy) as house:
         reply = await house.chat()
         assert reply.status == 200
         assert "passages=0" in reply.headers["x-glassgate-context"]
@@ -144,7 +144,7 @@ async def test_nothing_relevant_is_left_out_or_said(
 
 
 async def test_nothing_relevant_may_be_refused_and_costs_nothing(open_library: Any) -> None:
-    async with open_library(threshold=1.1, on_nothing="refuse") as house:
+    async with open_library(threshold=1.0, on_nothing="refuse") as house:
         for stream in (False, True):
             reply = await house.chat(stream=stream)
             assert reply.status == 422

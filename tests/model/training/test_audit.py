@@ -14,7 +14,7 @@ def row(line: int, question: str, answer: str = "fine", source: str = "") -> Row
 
 
 def test_repeats_are_found_near_and_far() -> None:
-    rows = [row(1, LONG), row(2, "something else entirely"), row(3, LONG.upper()),
+    rows = [row(1, LONG), row(2, "something else entirely"), row(3, LONG.upper() + "!"),
             row(4, f"{LONG} today"), row(5, "why the river rises in the hills")]  # fmt: skip
     found = audit(rows, []).findings["repeat"]
     assert [problem.line for problem in found] == [3, 4]

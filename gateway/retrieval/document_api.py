@@ -3,6 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -68,9 +69,9 @@ async def create_batch(request: Request) -> Response:
     asked = await body_of(request, shapes.NewBatch)
     if (asked.file_ids is None) == (asked.files is None):
         raise BadRequest("name either 'file_ids' or 'files'", param="file_ids")
-    items = asked.files or [
-        shapes.NewDocument(file_id=it, attributes=asked.attributes) for it in asked.file_ids or ()
-    ]
+    items = asked.files or [shapes.NewDocument(file_id=it) for it in asked.file_ids or ()]
+    for_all = asked.attributes or {}
+    items = [replace(it, attributes={**for_all, **(it.attributes or {})}) for it in items]
     batch = new_id("vsfb_")
     await _attach(request, items, batch)
     return await _shown_batch(request, batch)

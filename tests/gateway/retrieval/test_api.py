@@ -138,6 +138,20 @@ async def test_batches(open_house: Any) -> None:
         assert "not UTF-8" in failed[0].last_error.message
 
 
+async def test_attributes_of_a_batch_are_for_all_of_it(open_house: Any) -> None:
+    async with open_house() as house, client_of(house) as client:
+        store = await client.vector_stores.create()
+        ids = [
+            (await client.files.create(file=(name, FOX), purpose="assistants")).id
+            for name in ("a.md", "b.md")
+        ]
+        files: Any = [{"file_id": ids[0]}, {"file_id": ids[1], "attributes": {"kind": "tale"}}]
+        given: Any = {"kind": "fact", "year": 1}
+        await client.vector_stores.file_batches.create(store.id, files=files, attributes=given)
+        found = {it.id: it.attributes async for it in client.vector_stores.files.list(store.id)}
+        assert found == {ids[0]: {"kind": "fact", "year": 1}, ids[1]: {"kind": "tale", "year": 1}}
+
+
 async def test_a_cancelled_batch_is_not_ingested(open_house: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(Ingester, "wake", lambda self: None)
     async with open_house() as house, client_of(house) as client:

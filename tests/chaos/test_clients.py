@@ -39,7 +39,7 @@ async def test_slow_loris(move_in: Callable[..., House], note: Callable[..., Non
     note("1,000 connections that drip their headers", house, healthy, load)
     assert not load.failed
     assert max(took) <= 10  # header_timeout_s is 3
-    assert load.p99 <= 2 * healthy.p99
+    assert load.p99 <= 3 * healthy.p99  # a thousand clients are on these processors, too
 
 
 async def leave(house: House, number: int) -> None:

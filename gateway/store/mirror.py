@@ -26,6 +26,7 @@ class Mirror:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reading = asyncio.Lock()  # two at once could end in the other order, the old one last
         self.keys = KeyCache(store)
         self.labels: dict[str, dict[str, str]] = {}  # family → label → release
         self.prompt_labels: dict[str, dict[str, str]] = {}  # prompt → label → version
@@ -49,7 +50,8 @@ class Mirror:
             ("budgets", self._read_budgets),
         ):
             if topics is None or topic in topics:
-                await read()
+                async with self._reading:
+                    await read()
 
     async def _read_labels(self) -> None:
         found: dict[str, dict[str, dict[str, str]]] = {"release": {}, "prompt": {}}

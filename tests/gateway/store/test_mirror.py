@@ -150,3 +150,27 @@ def test_look_ups_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     outcomes = asyncio.run(scene())
     assert outcomes.count(None) == 2
     assert sum(isinstance(it, Unavailable) for it in outcomes) == 3
+
+
+def test_what_was_read_earlier_never_comes_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        mirror = await Mirror.open(store)
+        has_read, read = asyncio.Event(), store.read
+
+        async def slow(do: Callable[..., object], *args: object) -> object:
+            found = await read(do, *args)
+            monkeypatch.setattr(store, "read", read)
+            has_read.set()
+            await asyncio.sleep(0.02)  # the second would overtake it here
+            return found
+
+        monkeypatch.setattr(store, "read", slow)
+        first = asyncio.create_task(mirror.refresh({"labels"}))
+        await has_read.wait()
+        await store.write(labels.promote, ME, "release", "chat", "production", "chat-1")
+        await asyncio.gather(first, mirror.refresh({"labels"}))
+        assert mirror.labels == {"chat": {"production": "chat-1"}}
+
+    asyncio.run(scene())

@@ -136,7 +136,6 @@ def command(config: Local) -> list[str]:
 
 
 class Model(msgspec.Struct):
-    id: str
     max_model_len: int | None = None
 
 

@@ -37,12 +37,13 @@ def make_plan(call: Call, setup: Setup, local: LocalModel | None) -> Plan:
     release = setup.config.releases[call.release]
     family = setup.config.families[call.family]
     names, larger = (release.upstream, *family.fallbacks), family.context_fallback
-    if larger and _room(call, setup, local, names[0]) <= 0:
-        names, larger = (larger,), ""
+    room = _room(call, setup, local, release.upstream)
+    if larger and room <= 0:
+        names, room, larger = (larger,), _room(call, setup, local, larger), ""
     return Plan(
         targets=_standing(names, setup, local),
         path=PATHS[call.route],
-        body=upstream_body(call, release, _room(call, setup, local, names[0])),
+        body=upstream_body(call, release, room),
         headers={
             "x-request-id": call.id,
             **trace_headers(call),

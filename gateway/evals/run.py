@@ -15,6 +15,7 @@ from gateway.evals.probes import Asking, Judge, Probe, kappa
 from gateway.evals.runs import Item, Run, finish, put_item, read_items, start_run, unfinished
 from gateway.store import Store
 
+FORMLESS = LookupError, TypeError, ValueError, ArithmeticError  # a reply without what was asked
 Place = tuple[int, Case, str]  # sample, case, column
 
 
@@ -81,12 +82,7 @@ async def ask(client: Client, run: Run, place: Place) -> Item:
             scores[name] = await _score(grader, case, answer, subject)
     except Unanswered as it:
         error, scores = str(it), {}
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-    ) as it:  # an upstream that leaves out what was asked
+    except FORMLESS as it:
         error, scores = f"the reply is not of the form that was asked for: {it!r}", {}
     return Item(
         target=column, case=case.id, sample=sample, error=error, scores=scores,
